@@ -1,0 +1,1 @@
+"""Pure maths on tensors: boxes, edge distributions, deformable sampling."""
