@@ -1,0 +1,91 @@
+"""A whole experiment, as it was read, checked and completed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .bounds import Count, NonNegativeFloat, Size
+from .settings import (
+    AmpSettings,
+    EmaSettings,
+    EvaluatorSettings,
+    LoaderSettings,
+    MultiScaleSettings,
+    OptimizerSettings,
+    SchedulerSettings,
+    StageSettings,
+    WarmupSettings,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Everything that a run needs to know; each attribute but the last two is a top-level key of the YAML.
+
+    Attributes:
+        task: `detection`.
+        model: Name of the model's class; a section of that name sets its knobs.
+        criterion: Name of the class that computes the losses.
+        postprocessor: Name of the class that turns outputs into detections.
+        num_classes: Classes of the dataset.
+        eval_spatial_size: (height, width) of the network's input, the base of multi-scale training too.
+        output_dir: Folder for checkpoints and logs; `./output/<name of the file>` where it is not given.
+        summary_dir: Folder for TensorBoard's files; `<output_dir>/summary` where it is not given.
+        seed: Seed of every random generator; without it each run differs.
+        device: torch's name of a device; the best one there is where it is not given.
+        epochs: Passes over the training set.
+        stages: The training plan; without it one stage from epoch 0.
+        optimizer: The optimizer and its groups.
+        lr_scheduler: How the learning rate falls.
+        lr_warmup_scheduler: How it rises at first; without it, it starts at its full height.
+        use_amp: Whether to train in mixed precision.
+        amp: How, if so.
+        use_ema: Whether to keep and evaluate a moving average of the weights.
+        ema: How, if so.
+        clip_max_norm: Largest norm of all gradients together; 0 never clips.
+        accumulate_steps: Batches whose gradients are added before a step of the optimizer.
+        sync_bn: Whether BatchNorm takes its statistics over all processes.
+        print_freq: Steps between two lines in the logs.
+        checkpoint_freq: Epochs between two checkpoints.
+        eval_every: Epochs between two evaluations.
+        best_metric: The measure that decides which checkpoint is the best.
+        multi_scale: Training at changing sizes; without it always at `eval_spatial_size`.
+        evaluator: How detections are judged.
+        train_dataloader: The pictures to train on.
+        val_dataloader: The pictures to evaluate on.
+        components: Keyword arguments of each class in use, by the class's name in the YAML.
+        wiring: Which component fills a positional parameter: `{"DFINE": {"backbone": "HGNetv2", ...}, ...}`.
+    """
+
+    task: Literal["detection"] = "detection"
+    model: str
+    criterion: str
+    postprocessor: str
+    num_classes: Count
+    eval_spatial_size: tuple[Size, Size] = (640, 640)
+    output_dir: str = "./output"
+    summary_dir: str | None = None
+    seed: int | None = None
+    device: str | None = None
+    epochs: Count
+    stages: tuple[StageSettings, ...] = ()
+    optimizer: OptimizerSettings
+    lr_scheduler: SchedulerSettings = field(default_factory=SchedulerSettings)
+    lr_warmup_scheduler: WarmupSettings | None = None
+    use_amp: bool = False
+    amp: AmpSettings = field(default_factory=AmpSettings)
+    use_ema: bool = True
+    ema: EmaSettings = field(default_factory=EmaSettings)
+    clip_max_norm: NonNegativeFloat = 0.1
+    accumulate_steps: Count = 1
+    sync_bn: bool = True
+    print_freq: Count = 100
+    checkpoint_freq: Count = 1
+    eval_every: Count = 1
+    best_metric: Literal["AP", "AP50", "AP75"] = "AP"
+    multi_scale: MultiScaleSettings | None = None
+    evaluator: EvaluatorSettings = field(default_factory=EvaluatorSettings)
+    train_dataloader: LoaderSettings
+    val_dataloader: LoaderSettings
+    components: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    wiring: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

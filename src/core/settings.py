@@ -1,0 +1,223 @@
+"""The sections of an experiment that describe data, optimisation and the plan of training."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .bounds import Count, Fraction, NaturalNumber, NonNegativeFloat, PositiveFloat, ProperFraction
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpSettings:
+    """One transform of a pipeline; in the YAML a mapping of `type` and the transform's knobs.
+
+    Attributes:
+        type: The transform's name.
+        knobs: Its keyword arguments, checked against its signature.
+    """
+
+    type: str
+    knobs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicySettings:
+    """Which transforms a stage can switch off.
+
+    Attributes:
+        ops: The types of the transforms that are strong augmentation.
+    """
+
+    ops: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformsSettings:
+    """What happens to a picture between its file and the batch.
+
+    Attributes:
+        type: `Compose`, the only kind there is.
+        ops: The transforms, in order.
+        policy: Names the strong ones; without it nothing can be switched off.
+    """
+
+    type: Literal["Compose"] = "Compose"
+    ops: tuple[OpSettings, ...] = ()
+    policy: PolicySettings | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSettings:
+    """Pictures and their annotations.
+
+    Attributes:
+        type: `CocoDetection`: annotations as COCO JSON. Its category ids may have gaps.
+        img_folder: Folder of the pictures, relative to the working directory.
+        ann_file: The JSON file, relative to the working directory.
+        transforms: What happens to each picture.
+    """
+
+    type: Literal["CocoDetection"] = "CocoDetection"
+    img_folder: str
+    ann_file: str
+    transforms: TransformsSettings = field(default_factory=TransformsSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderSettings:
+    """How a dataset becomes batches.
+
+    Attributes:
+        type: `DataLoader`, the only kind there is.
+        dataset: The pictures.
+        total_batch_size: Pictures in a batch, all processes together.
+        num_workers: Processes that load pictures, for each training process; 0 loads in the process itself.
+        shuffle: Whether each epoch has its own order.
+        drop_last: Whether an incomplete last batch is left out.
+    """
+
+    type: Literal["DataLoader"] = "DataLoader"
+    dataset: DatasetSettings
+    total_batch_size: Count
+    num_workers: NaturalNumber = 4
+    shuffle: bool
+    drop_last: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiScaleSettings:
+    """Training at changing input sizes, 0.75 to 1.25 times `eval_spatial_size` in steps of 32.
+
+    Attributes:
+        base_size_repeat: How often the size itself stands in the list that a size is drawn from.
+    """
+
+    base_size_repeat: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSettings:
+    """One stage of the training plan; a field that is not given is that of the stage before.
+
+    Attributes:
+        start: First epoch of the stage; a negative number counts from the end of the run.
+        strong_augmentation: Whether the transforms named in `policy.ops` run.
+        multi_scale: Whether the input size changes from batch to batch.
+        backbone: `all` of it trains, it is `frozen`, or the number of last ViT blocks that train.
+        backbone_lr_factor: Multiplies the learning rate of the backbone's parameter groups.
+        ema_restart_decay: Restart the weight average from the best weights with this decay as the stage
+            starts. Not inherited.
+    """
+
+    start: int
+    strong_augmentation: bool | None = None
+    multi_scale: bool | None = None
+    backbone: Literal["frozen", "all"] | Count | None = None
+    backbone_lr_factor: NonNegativeFloat | None = None
+    ema_restart_decay: ProperFraction | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupRule:
+    """A group of parameters with a learning rate or weight decay of its own.
+
+    Attributes:
+        params: Regular expression; `re.search` must find it in the parameter's name.
+        lr: Learning rate of the group; the optimizer's where it is not given.
+        weight_decay: Weight decay of the group; the optimizer's where it is not given.
+    """
+
+    params: str
+    lr: PositiveFloat | None = None
+    weight_decay: NonNegativeFloat | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """The optimizer.
+
+    Attributes:
+        type: `AdamW`.
+        lr: Learning rate of what no rule names.
+        betas: AdamW's two betas.
+        weight_decay: Weight decay of what no rule names.
+        params: Groups with rates of their own.
+    """
+
+    type: Literal["AdamW"] = "AdamW"
+    lr: PositiveFloat
+    betas: tuple[ProperFraction, ProperFraction] = (0.9, 0.999)
+    weight_decay: NonNegativeFloat = 1e-4
+    params: tuple[GroupRule, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchedulerSettings:
+    """How the learning rate falls over the run.
+
+    Attributes:
+        type: `MultiStepLR` (times gamma at each milestone), `CosineLR` (a half cosine over the run, down to gamma
+            times the start), `FlatCosineLR` (constant, then a half cosine down to gamma, then constant).
+        milestones: Epochs at which MultiStepLR acts; a milestone past the last epoch never does.
+        gamma: Factor of a milestone, or the share of the learning rate that the cosine ends at.
+        flat_epochs: Epochs before FlatCosineLR's cosine.
+        no_aug_epochs: Epochs after FlatCosineLR's cosine, at the end of the run.
+    """
+
+    type: Literal["MultiStepLR", "CosineLR", "FlatCosineLR"] = "MultiStepLR"
+    milestones: tuple[Count, ...] = ()
+    gamma: Fraction = 0.1
+    flat_epochs: NaturalNumber | None = None
+    no_aug_epochs: NaturalNumber = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmupSettings:
+    """How the learning rate rises at the start of the run.
+
+    Attributes:
+        type: `LinearWarmup` or `QuadraticWarmup`, from 0 up to the full rate.
+        warmup_duration: Optimizer steps that it takes.
+    """
+
+    type: Literal["LinearWarmup", "QuadraticWarmup"] = "LinearWarmup"
+    warmup_duration: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class AmpSettings:
+    """Mixed precision, where `use_amp` is on.
+
+    Attributes:
+        dtype: `auto` takes bfloat16 where the device has it, else float16 with loss scaling.
+    """
+
+    dtype: Literal["auto", "bfloat16", "float16"] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmaSettings:
+    """The moving average of the weights, where `use_ema` is on.
+
+    Attributes:
+        type: `ModelEMA`.
+        decay: Share of the old average that a step keeps, once warm.
+        warmups: Steps t of the warm-up: the decay is `decay * (1 - exp(-step / t))`; 0 has none.
+    """
+
+    type: Literal["ModelEMA"] = "ModelEMA"
+    decay: ProperFraction = 0.9999
+    warmups: NaturalNumber = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatorSettings:
+    """How detections are judged.
+
+    Attributes:
+        type: `CocoEvaluator`: COCO's measure.
+        backend: The library that computes it.
+    """
+
+    type: Literal["CocoEvaluator"] = "CocoEvaluator"
+    backend: Literal["faster_coco_eval", "pycocotools"] = "faster_coco_eval"

@@ -1,0 +1,25 @@
+"""What every test can use: the repository on the path, and the material outside it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO_ROOT = Path(__file__).resolve().parent.parent
+if str(REPO_ROOT) not in sys.path:
+    sys.path.insert(0, str(REPO_ROOT))
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    """The repository's root."""
+    return REPO_ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Golden outputs and real pictures that lie beside the repository; without them the test is skipped."""
+    folder = REPO_ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent: golden outputs and real pictures are not part of the repository")
+    return folder
