@@ -1,0 +1,158 @@
+"""One self-contained ONNX file of a detector, by torch's current exporter."""
+
+import collections
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..structures import Detections, FinalOutput
+from .extras import require
+from .files import write_whole
+from .metadata import INPUTS, OUTPUTS, ModelCard, to_properties
+
+logger = logging.getLogger(__name__)
+
+# Below 17 a LayerNorm falls apart into steps that overflow in float16 (DeepStream-Yolo #647: no detections);
+# torch's exporter writes 18 and up by itself, and conversion downwards leaves nodes that the checker refuses.
+OPSETS = range(18, 21)
+TRACED_BATCH = 2  # torch.export takes a batch of 1 for a constant
+
+
+class DeployModel(nn.Module):
+    """A detector as D-FINE's consumers call it: pixels in, final detections out."""
+
+    def __init__(self, model: nn.Module, postprocessor: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.postprocessor = postprocessor
+
+    def forward(self, images: Tensor, orig_target_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Detect.
+
+        Args:
+            images: [N, 3, H, W] float RGB in [0, 1]; the model normalises by itself.
+            orig_target_sizes: [N, 2] int64, (width, height) of each picture as stored.
+
+        Returns:
+            labels [N, K] int64 contiguous from 0, boxes [N, K, 4] xyxy in pixels of `orig_target_sizes` and
+            scores [N, K] in [0, 1], best first.
+        """
+        output: FinalOutput = self.model(images)
+        sizes_hw = torch.stack((orig_target_sizes[:, 1], orig_target_sizes[:, 0]), -1)
+        found: Detections = self.postprocessor(output, sizes_hw)
+        return found.labels, found.boxes_xyxy_px, found.scores
+
+
+class Exported(NamedTuple):
+    """What was written.
+
+    Attributes:
+        path: The file.
+        opset: Its operator set.
+        size_bytes: Its size.
+        num_nodes: Nodes of its graph.
+        operators: How often each operator occurs, the most frequent first.
+    """
+
+    path: Path
+    opset: int
+    size_bytes: int
+    num_nodes: int
+    operators: dict[str, int]
+
+
+def export_onnx(
+    deploy: DeployModel, path: Path, card: ModelCard, *, opset: int = 18, batch: int | None = None
+) -> Exported:
+    """Write `deploy` as one ONNX file, whole or not at all.
+
+    Args:
+        deploy: A detector in eval mode, on the CPU.
+        path: Where to; an older file there is replaced.
+        card: What the file says of itself; its `input_hw` is the input size of the graph.
+        opset: ONNX operator set.
+        batch: Pictures per call, None for any number.
+
+    Raises:
+        ValueError: An option is out of range, a package is missing, or the file cannot be written.
+    """
+    if opset not in OPSETS:
+        raise ValueError(f"opset {opset} was asked for, allowed are {OPSETS[0]} to {OPSETS[-1]}")
+    if batch is not None and batch < 1:
+        raise ValueError(f"batch {batch} was asked for, allowed is 1 or more, or none for any number")
+    assert not deploy.training, "a model is exported in eval mode"
+    onnx = require("onnx")
+    require("onnxscript")
+    proto = _trace(deploy, card.input_hw, opset, batch)
+    _tidy(proto)
+    onnx.helper.set_model_props(proto, to_properties(card))
+    onnx.checker.check_model(proto, full_check=True)
+    written = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+    if written != opset:
+        raise ValueError(
+            f"torch {torch.__version__} cannot write this model at opset {opset}; use --opset {written}"
+        )
+    operators = dict(collections.Counter(node.op_type for node in proto.graph.node).most_common())
+    if "GridSample" in operators:
+        logger.warning("the graph holds GridSample nodes, which TensorRT is known to fuse wrongly")
+    data = proto.SerializeToString()
+    write_whole(path, data)
+    return Exported(path, opset, len(data), len(proto.graph.node), operators)
+
+
+def _trace(deploy: DeployModel, input_hw: tuple[int, int], opset: int, batch: int | None) -> Any:
+    """The ONNX ModelProto of `deploy`, its weights inside."""
+    count = TRACED_BATCH if batch is None else batch
+    height, width = input_hw
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(count, 3, height, width, generator=generator)
+    sizes_wh = torch.tensor([[width, height]]).repeat(count, 1)
+    dynamic = None
+    if batch is None:
+        any_number = torch.export.Dim("N")
+        dynamic = ({0: any_number}, {0: any_number})
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            deploy,
+            (images, sizes_wh),
+            dynamo=True,
+            opset_version=opset,
+            input_names=list(INPUTS),
+            output_names=list(OUTPUTS),
+            dynamic_shapes=dynamic,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None, "torch.onnx.export with dynamo=True gives a program"
+    return program.model_proto
+
+
+def _tidy(proto: Any) -> None:
+    """Drop what the exporter notes for its own debugging: it holds this machine's paths."""
+    graph = proto.graph
+    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+        part.ClearField("doc_string")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's remarks on its own workings from the user, but not its errors."""
+    names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [one.level for one in loggers]
+    for one in loggers:
+        one.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for one, level in zip(loggers, levels, strict=True):
+            one.setLevel(level)

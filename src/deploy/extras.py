@@ -1,0 +1,20 @@
+"""Packages that only export and ONNX Runtime need."""
+
+import importlib
+from types import ModuleType
+
+
+def require(name: str) -> ModuleType:
+    """Import an optional package.
+
+    Raises:
+        ValueError: It is not installed; the message says what to install.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise ValueError(
+            f"the package '{name}' is not installed; run: pip install -r requirements-export.txt"
+        ) from error

@@ -1,0 +1,34 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from src.deploy.files import make_folder, write_whole
+
+
+def test_writes_and_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "file.bin"
+    write_whole(target, b"one")
+    write_whole(target, b"two")
+    assert target.read_bytes() == b"two"
+    assert os.listdir(target.parent) == ["file.bin"]
+
+
+def test_failure_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "file.bin"
+    write_whole(target, b"one")
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(28, f"No space left on device {descriptor}")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(ValueError, match=r"cannot write .*file\.bin: No space left"):
+        write_whole(target, b"two")
+    assert target.read_bytes() == b"one"
+    assert os.listdir(tmp_path) == ["file.bin"]
+
+
+def test_a_file_in_the_way_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("x")
+    with pytest.raises(ValueError, match="cannot make the output folder .*taken"):
+        make_folder(tmp_path / "taken" / "below")

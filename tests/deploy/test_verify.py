@@ -1,0 +1,92 @@
+import pytest
+import torch
+
+from src.deploy.verify import compare, pictures
+from src.structures import Detections
+
+
+def detections() -> Detections:
+    """Two pictures with three detections each."""
+    labels = torch.tensor([[0, 1, 2], [2, 2, 0]])
+    boxes = torch.arange(24.0).reshape(2, 3, 4) * 10
+    scores = torch.tensor([[0.9, 0.5, 0.1], [0.8, 0.7, 0.2]])
+    return Detections(labels, boxes, scores)
+
+
+def reordered(order: list[int]) -> Detections:
+    return Detections(*(part[:, order] for part in detections()))
+
+
+def test_order_does_not_matter() -> None:
+    agreement = compare(detections(), reordered([2, 0, 1]))
+    assert agreement == (2, 6, 0, 0.0, 0.0)
+
+
+def test_differences_within_tolerance_are_told() -> None:
+    other = detections()
+    other.scores[0, 1] += 6e-5
+    other.boxes_xyxy_px[1, 0, 2] -= 0.03
+    agreement = compare(detections(), other)
+    assert agreement.max_score_diff == pytest.approx(6e-5, rel=0.01)
+    assert agreement.max_box_diff_px == pytest.approx(0.03, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("field", "by", "message"),
+    [
+        ("scores", -2e-4, "1 of 3 detections differ, by up to 0.0002 in score"),
+        ("boxes_xyxy_px", 0.06, "and 0.06 px"),
+        ("labels", 1, "or in their labels"),
+    ],
+)
+def test_differences_out_of_tolerance_are_refused(field: str, by: float, message: str) -> None:
+    other = detections()
+    getattr(other, field)[0, 0] += by
+    with pytest.raises(ValueError, match="picture 0: .*" + message):
+        compare(detections(), other)
+
+
+def test_a_detection_may_not_stand_for_two() -> None:
+    other = reordered([0, 0, 2])
+    with pytest.raises(ValueError, match="1 of 3 detections differ"):
+        compare(detections(), other)
+
+
+def test_the_last_one_kept_may_be_another_of_the_same_score() -> None:
+    reference = Detections(*(torch.cat((part,) * 4, 1)[:, :11] for part in detections()))
+    reference = reference._replace(scores=torch.linspace(0.9, 0.1, 11).repeat(2, 1))
+    other = reference._replace(labels=reference.labels.clone())
+    other.labels[0, -1] += 1
+    assert compare(reference, other).num_ties == 1
+    other.labels[0, -2] += 1
+    with pytest.raises(ValueError, match="1 of 11"):
+        compare(reference, other)
+
+
+def test_scores_that_are_all_the_same_compare_nothing() -> None:
+    reference = detections()._replace(scores=torch.full((2, 3), 0.01))
+    other = reference._replace(boxes_xyxy_px=reference.boxes_xyxy_px + 5)
+    with pytest.raises(ValueError, match="6 of 6 detections are ties"):
+        compare(reference, other)
+
+
+@pytest.mark.parametrize("field", ["scores", "boxes_xyxy_px"])
+def test_values_that_are_not_finite_are_refused(field: str) -> None:
+    other = detections()
+    getattr(other, field)[1, 2] = float("nan")
+    with pytest.raises(ValueError, match="picture 1: .*not a finite number"):
+        compare(detections(), other)
+
+
+def test_another_number_of_detections_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(2, 2\) scores came, \(2, 3\)"):
+        compare(detections(), reordered([0, 1]))
+
+
+def test_pictures_are_in_range_and_repeat() -> None:
+    made = pictures(2, (40, 64))
+    assert made.shape == (2, 3, 40, 64)
+    assert 0 <= made.min() < 0.2
+    assert 0.8 < made.max() <= 1
+    assert torch.equal(made, pictures(2, (40, 64)))
+    assert not torch.equal(made[0], made[1])
