@@ -1,0 +1,174 @@
+"""Builds a DINOv3-shaped Vision Transformer from timm by name and reads feature maps out of it.
+
+Legend: B batch, D embedding width, d width of one head, h and w patches along each side.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import timm
+import torch
+from timm.models.eva import Eva
+from torch import Tensor, nn
+
+MODEL_ALIASES = {
+    "dinov3_small": "vit_small_patch16_dinov3",
+    "dinov3_small_plus": "vit_small_plus_patch16_dinov3",
+    "dinov3_base": "vit_base_patch16_dinov3",
+    "dinov3_large": "vit_large_patch16_dinov3",
+    "dinov3_huge_plus": "vit_huge_plus_patch16_dinov3",
+}
+
+
+class ViTShape(NamedTuple):
+    """A ViT's size where it departs from the named model's; None keeps the named model's value.
+
+    Attributes:
+        embed_dim: Width of a token.
+        depth: Number of blocks.
+        num_heads: Attention heads; each is a multiple of 4 wide, since its rotary code has two axes of pairs.
+        layer_scale: First value of the residual branches' gains. DINOv3's own 1e-5 suits long pretraining;
+            a short training from scratch hardly uses its blocks with it.
+    """
+
+    embed_dim: int | None = None
+    depth: int | None = None
+    num_heads: int | None = None
+    layer_scale: float | None = None
+
+    def given(self) -> dict[str, float]:
+        """The values that are not None, by name."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
+
+class RotaryPositions(nn.Module):
+    """DINOv3's axial rotary position code: a fixed table for any grid, made on the module's own device.
+
+    It is timm's `RotaryEmbeddingDinoV3` without train-time augmentation, and with the periods in the state
+    dict: released weights were trained with periods rounded to bfloat16, and the exact ones change the
+    features by about 2e-4 of their size.
+
+    Args:
+        periods: [d / 4] float32, in units of half the picture's side.
+    """
+
+    periods: Tensor
+
+    def __init__(self, periods: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("periods", periods.detach().clone())
+
+    def get_embed(self, shape: tuple[int, int]) -> Tensor:
+        """Sines and cosines [h * w, 2 * d] float32 for a grid (h, w); the name is what timm calls."""
+        axes = [
+            2.0 * (torch.arange(0.5, size, device=self.periods.device, dtype=torch.float32) / size) - 1.0
+            for size in shape
+        ]
+        centres = torch.stack(torch.meshgrid(axes, indexing="ij"), -1).flatten(0, 1)  # [h * w, 2], y before x
+        angles = (2 * math.pi * centres[:, :, None] / self.periods).flatten(1).tile(2)  # [h * w, d]
+        return torch.cat((angles.sin(), angles.cos()), -1)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RotaryPositions":
+        exact = self.periods
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # untyped in some torch versions
+        if self.periods.dtype != torch.float32:  # half a model's precision, not its positions'
+            self.periods = exact.to(self.periods.device)
+        return self
+
+
+def resolve_model_name(model_name: str) -> str:
+    """The timm name behind an alias of ours or a timm name with or without its tag.
+
+    Raises:
+        ValueError: timm has no DINOv3 ViT of this name.
+    """
+    name = MODEL_ALIASES.get(model_name, model_name)
+    known = timm.list_models("vit_*dinov3*") + timm.list_pretrained("vit_*dinov3*")
+    if name not in known:
+        allowed = ", ".join([*MODEL_ALIASES, *known])
+        raise ValueError(f"model_name: {model_name!r} is no DINOv3 ViT that timm knows; allowed: {allowed}.")
+    return name
+
+
+def build_vit(model_name: str, shape: ViTShape) -> Eva:
+    """A ViT with random weights; tokens go [class, registers, patches], and the input may have any size.
+
+    Raises:
+        ValueError: Unknown name, or a shape that no DINOv3 ViT can have.
+    """
+    name = resolve_model_name(model_name)
+    options: dict[str, Any] = shape.given()
+    if "layer_scale" in options:
+        options["init_values"] = options.pop("layer_scale")
+    if min([1, *options.values()]) <= 0:
+        raise ValueError(f"{shape.given()}: a ViT's sizes and its layer scale are above 0.")
+    # Pooling and head play no part in maps; 0 classes leaves no head behind.
+    vit = timm.create_model(
+        name, pretrained=False, num_classes=0, global_pool="", dynamic_img_size=True, **options
+    )
+    assert isinstance(vit, Eva), "timm builds every DINOv3 ViT of its Eva class"
+    heads = cast(Any, vit.blocks[0]).attn.num_heads
+    if vit.embed_dim % (4 * heads):
+        raise ValueError(f"embed_dim {vit.embed_dim}, {heads} heads: each head must be a multiple of 4 wide.")
+    vit.rope = RotaryPositions(cast(Tensor, vit.rope.periods))
+    return vit
+
+
+def image_statistics(vit: Eva) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and standard deviation of RGB in [0, 1] with which the named weights were trained."""
+    config = cast(dict[str, Any], vit.pretrained_cfg)
+    return tuple(config["mean"]), tuple(config["std"])
+
+
+def extract_maps(vit: Eva, images: Tensor, taps: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """Patch tokens after the blocks `taps` and the final norm, as maps.
+
+    Args:
+        vit: What `build_vit` gives.
+        images: [B, 3, 16 * h, 16 * w] normalised.
+        taps: Indices of blocks, ascending.
+
+    Returns:
+        One [B, D, h, w] map for each tap; class and register tokens are left out.
+    """
+    maps = vit.forward_intermediates(
+        images, indices=list(taps), norm=True, output_fmt="NCHW", intermediates_only=True, stop_early=True
+    )
+    return tuple(cast(list[Tensor], maps))
+
+
+def train_last_blocks(vit: Eva, blocks: int | None) -> None:
+    """Lets the last blocks and the final norm learn and holds the rest still, or lets everything learn.
+
+    A part that is held still needs no gradient, so autograd keeps nothing of the blocks before the first
+    one that learns.
+
+    Args:
+        vit: What `build_vit` gives.
+        blocks: How many blocks learn; 0 none of the ViT at all, None all of it with embedding and tokens.
+
+    Raises:
+        ValueError: There are not so many blocks.
+    """
+    depth = len(vit.blocks)
+    if blocks is not None and not 0 <= blocks <= depth:
+        raise ValueError(f"backbone blocks to train: {blocks}; this ViT has {depth}: 0 to {depth}, or all.")
+    vit.requires_grad_(blocks is None)
+    if blocks:
+        vit.blocks[depth - blocks :].requires_grad_(True)
+        vit.norm.requires_grad_(True)
+
+
+def rest_frozen_parts(vit: Eva) -> None:
+    """Puts every part of the ViT that has no parameter to train into evaluation mode."""
+    parts = [vit.patch_embed, *vit.blocks, vit.norm]
+    for part in parts:
+        if not _learns(part):
+            part.eval()
+    if not _learns(vit):
+        vit.eval()
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
