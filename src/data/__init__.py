@@ -1,0 +1,31 @@
+"""Pictures and their boxes: from COCO files to batches."""
+
+from .annotations import PackedAnnotations, read_annotations
+from .coco import CocoDetection
+from .collate import collate
+from .decode import PictureError, decode_rgb
+from .loader import EvalLoader, TrainLoader, build_eval_loader, build_train_loader
+from .multi_scale import draw_size, sizes_for, to_device_images
+from .pipeline import TRANSFORMS, Pipeline, build_pipeline
+from .sampler import EvalBatches, TrainBatches
+
+__all__ = [
+    "TRANSFORMS",
+    "CocoDetection",
+    "EvalBatches",
+    "EvalLoader",
+    "PackedAnnotations",
+    "Pipeline",
+    "PictureError",
+    "TrainBatches",
+    "TrainLoader",
+    "build_eval_loader",
+    "build_pipeline",
+    "build_train_loader",
+    "collate",
+    "decode_rgb",
+    "draw_size",
+    "read_annotations",
+    "sizes_for",
+    "to_device_images",
+]

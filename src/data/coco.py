@@ -1,0 +1,117 @@
+"""A dataset of pictures with COCO annotations."""
+
+import os
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..structures import ClassNames, Target
+from .annotations import examples, read_annotations
+from .decode import PictureError, decode_rgb
+from .pipeline import Pipeline
+from .seeds import seed_of, torch_cpu_seeded
+
+
+class CocoDetection(Dataset[tuple[Tensor, Target]]):
+    """Pictures and their objects, transformed.
+
+    What a picture looks like is a pure function of (seed, epoch, index): it depends neither on the worker
+    that loads it nor on what was loaded before. Pictures without objects are kept.
+
+    Attributes:
+        classes: The classes, by contiguous label.
+        img_folder: The folder of the pictures.
+        ann_file: The annotation file, which the evaluation reads for itself.
+        transforms: The pipeline.
+    """
+
+    def __init__(
+        self,
+        img_folder: str | Path,
+        ann_file: str | Path,
+        transforms: Pipeline,
+        seed: int = 0,
+        classes: ClassNames | None = None,
+    ) -> None:
+        """Read the annotations, and see that every picture file is there.
+
+        Args:
+            img_folder: Folder that the JSON's file names are relative to.
+            ann_file: COCO JSON.
+            transforms: Applied to every picture.
+            seed: Of all random draws of the transforms.
+            classes: The training set's classes, which the labels of an evaluation set follow; None takes the
+                file's.
+
+        Raises:
+            ValueError: A missing folder, file or picture, or a fault in the JSON.
+        """
+        self.img_folder = Path(img_folder)
+        self.ann_file = Path(ann_file)
+        self.transforms = transforms
+        self.seed = seed
+        self.annotations = read_annotations(self.ann_file, classes)
+        self.classes = self.annotations.classes
+        self._real_folder = os.path.realpath(self.img_folder)
+        self._check_files()
+        # epoch and strong augmentation, in shared memory: persistent workers hold a copy of everything else
+        self._now = torch.tensor([0, 1]).share_memory_()  # type: ignore[no-untyped-call]
+
+    def _check_files(self) -> None:
+        if not self.img_folder.is_dir():
+            raise ValueError(
+                f"picture folder {self.img_folder} does not exist (annotations: {self.ann_file}); correct "
+                "img_folder"
+            )
+        by_folder: dict[str, set[str]] = defaultdict(set)
+        for index in range(len(self)):
+            folder, name = os.path.split(self.annotations.file_name(index))
+            by_folder[folder].add(name)
+        missing: list[str] = []
+        for folder, names in by_folder.items():
+            path = self.img_folder / folder
+            present = set(os.listdir(path)) if path.is_dir() else set()
+            missing += sorted(os.path.join(folder, name) for name in names - present)
+        if missing:
+            raise ValueError(
+                f"picture folder {self.img_folder} lacks {len(missing)} of the {len(self)} pictures that "
+                f"{self.ann_file} lists: {examples(missing)}; correct img_folder, or restore the files"
+            )
+
+    def set_epoch(self, epoch: int, *, strong_augmentation: bool) -> None:
+        """From now on give pictures as this epoch draws them; reaches workers that already run."""
+        self._now[0] = epoch
+        self._now[1] = int(strong_augmentation)
+
+    def __len__(self) -> int:
+        return len(self.annotations.image_ids)
+
+    def load(self, index: int) -> tuple[Image.Image, Target]:
+        """One picture as stored, with its objects.
+
+        Raises:
+            ValueError: The file is missing, damaged, of another size than stated, or outside the folder.
+        """
+        h, w = self.annotations.sizes_hw[index].tolist()
+        boxes, labels = self.annotations.objects(index)
+        image = decode_rgb(self._path(index), (h, w))
+        return image, Target(boxes, labels, int(self.annotations.image_ids[index]), (h, w))
+
+    def _path(self, index: int) -> str:
+        path = os.path.join(self.img_folder, self.annotations.file_name(index))
+        if not os.path.realpath(path).startswith(self._real_folder + os.sep):
+            raise PictureError(
+                f"picture {path} of {self.ann_file} is a link that leads out of {self.img_folder}; "
+                "copy the file into the folder, or set img_folder to where it lies"
+            )
+        return path
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
+        epoch, strong = self._now.tolist()
+        image, target = self.load(index)
+        with torch_cpu_seeded(seed_of(self.seed, epoch, index)):
+            return self.transforms(image, target, strong=bool(strong))

@@ -1,0 +1,160 @@
+"""From a dataset to batches, through worker processes."""
+
+import sys
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from ..structures import Batch, Target
+from .coco import CocoDetection
+from .collate import collate
+from .decode import PictureError
+from .sampler import EvalBatches, TrainBatches
+
+
+class TrainLoader:
+    """Gives the batches of one epoch at a time, on this rank.
+
+    Attributes:
+        dataset: The pictures.
+        batches: Decides which of them a batch holds.
+    """
+
+    def __init__(
+        self, dataset: CocoDetection, batches: TrainBatches, loader: "DataLoader[tuple[Tensor, Target]]"
+    ):
+        self.dataset = dataset
+        self.batches = batches
+        self._loader = loader
+
+    def set_epoch(self, epoch: int, *, strong_augmentation: bool, start_batch: int = 0) -> None:
+        """The next iteration is this epoch's.
+
+        Args:
+            epoch: Decides the order and every random draw.
+            strong_augmentation: Whether the pipeline's strong transforms run.
+            start_batch: First batch that is given, to go on in the middle of an epoch.
+        """
+        self.dataset.set_epoch(epoch, strong_augmentation=strong_augmentation)
+        self.batches.set_position(epoch, start_batch)
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch, wherever it starts."""
+        return self.batches.num_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        return _iterate(self._loader)
+
+
+class EvalLoader:
+    """Gives this rank's share of the pictures, each once.
+
+    Attributes:
+        dataset: The pictures.
+    """
+
+    def __init__(self, dataset: CocoDetection, loader: "DataLoader[tuple[Tensor, Target]]"):
+        self.dataset = dataset
+        self._loader = loader
+
+    def __len__(self) -> int:
+        """Batches of this rank; other ranks may have one more or less, or none."""
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return _iterate(self._loader)
+
+
+def build_train_loader(
+    dataset: CocoDetection,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    shuffle: bool = True,
+    drop_last: bool = True,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+) -> TrainLoader:
+    """A loader for training.
+
+    Args:
+        dataset: The pictures.
+        batch_size: Pictures of a batch on this rank.
+        num_workers: Processes that load; 0 loads in this one. They live until the loader goes.
+        shuffle: Draw an order for each epoch.
+        drop_last: Leave out the pictures that do not fill a batch; else the last batch is filled up.
+        seed: Of the order (the dataset has the seed of the transforms).
+        rank: This process.
+        world_size: Number of processes.
+        pin_memory: Give batches in page-locked memory, for a CUDA device.
+
+    Raises:
+        ValueError: The dataset has not one full batch.
+    """
+    batches = TrainBatches(
+        len(dataset),
+        batch_size,
+        shuffle=shuffle,
+        drop_last=drop_last,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+    )
+    return TrainLoader(dataset, batches, _data_loader(dataset, batches, num_workers, pin_memory))
+
+
+def build_eval_loader(
+    dataset: CocoDetection,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+) -> EvalLoader:
+    """A loader for evaluation: over all ranks, each picture exactly once.
+
+    Raises:
+        ValueError: The pipeline crops, pads or mirrors: the boxes found could not be put back into the
+            picture.
+    """
+    moving = dataset.transforms.moves_frame
+    if moving:
+        raise ValueError(
+            f"the evaluation transforms hold {', '.join(moving)}, after which boxes cannot be compared with "
+            "those of the stored picture; leave Resize, ConvertPILImage, Normalize, ConvertBoxes in "
+            "val_dataloader only"
+        )
+    batches = EvalBatches(len(dataset), batch_size, rank=rank, world_size=world_size)
+    return EvalLoader(dataset, _data_loader(dataset, batches, num_workers, pin_memory))
+
+
+def _data_loader(
+    dataset: CocoDetection, batches: Sampler[list[int]], num_workers: int, pin_memory: bool
+) -> "DataLoader[tuple[Tensor, Target]]":
+    # fork shares the packed annotations and starts in no time; macOS and Windows have only spawn to trust
+    method = "fork" if sys.platform == "linux" else "spawn"
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=num_workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        persistent_workers=num_workers > 0,
+        multiprocessing_context=method if num_workers else None,
+        # its own generator: else each epoch would draw from torch's global one, and the model's draws would
+        # depend on how often a loader was started
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def _iterate(loader: "DataLoader[tuple[Tensor, Target]]") -> Iterator[Batch]:
+    try:
+        yield from loader
+    except PictureError as error:
+        # a worker's error arrives as its traceback in one string; the user needs its last paragraph
+        raise ValueError(str(error).rsplit(f"{PictureError.__name__}: ", maxsplit=1)[-1].strip()) from error

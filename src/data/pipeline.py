@@ -1,0 +1,119 @@
+"""A chain of transforms, of which some can be switched off from outside."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional as F
+
+from ..structures import Target
+from . import transforms as t
+from .transforms import Normalize, Sample
+
+
+class Transform(Protocol):
+    """One step of a pipeline."""
+
+    def __call__(self, sample: Sample) -> Sample:
+        """The sample, changed."""
+        ...
+
+
+TRANSFORMS: dict[str, type[Transform]] = {
+    "RandomPhotometricDistort": t.RandomPhotometricDistort,
+    "RandomZoomOut": t.RandomZoomOut,
+    "RandomIoUCrop": t.RandomIoUCrop,
+    "SanitizeBoundingBoxes": t.SanitizeBoundingBoxes,
+    "RandomHorizontalFlip": t.RandomHorizontalFlip,
+    "Resize": t.Resize,
+    "PadToSize": t.PadToSize,
+    "ConvertPILImage": t.ConvertPILImage,
+    "Normalize": t.Normalize,
+    "ConvertBoxes": t.ConvertBoxes,
+}
+
+
+class Pipeline:
+    """The transforms of a dataset, in order.
+
+    Attributes:
+        ops: (name, transform) pairs.
+        strong_ops: Names of the transforms that run only with strong augmentation.
+    """
+
+    def __init__(self, ops: Sequence[tuple[str, Transform]], strong_ops: Sequence[str] = ()) -> None:
+        absent = [name for name in strong_ops if name not in {op_name for op_name, _ in ops}]
+        if absent:
+            raise ValueError(
+                f"policy.ops names {', '.join(absent)}, but the transforms are "
+                f"{', '.join(name for name, _ in ops) or 'none'}: it would switch nothing; correct one of "
+                "the two"
+            )
+        self.ops = tuple(ops)
+        self.strong_ops = frozenset(strong_ops)
+
+    @property
+    def normalize(self) -> Normalize | None:
+        """The normalisation that the pipeline states, for comparing with the model's."""
+        return next((op for _, op in self.ops if isinstance(op, Normalize)), None)
+
+    @property
+    def moves_frame(self) -> tuple[str, ...]:
+        """Names of the transforms after which relative positions are not those of the stored picture."""
+        return tuple(name for name, op in self.ops if getattr(op, "moves_frame", False))
+
+    def __call__(self, image: Image.Image, target: Target, *, strong: bool) -> tuple[Tensor, Target]:
+        """Transform one picture.
+
+        Args:
+            image: RGB.
+            target: Its objects.
+            strong: Whether the transforms named in `strong_ops` run.
+
+        Returns:
+            uint8 [3, H, W], and the objects that are left, in its pixels, inside it and not empty.
+        """
+        canvas_hw = (image.height, image.width)
+        boxes = tv_tensors.BoundingBoxes(
+            target.boxes_xyxy_px.reshape(-1, 4), format="XYXY", canvas_size=canvas_hw
+        )
+        sample = Sample(image, boxes, target.labels)
+        for name, op in self.ops:
+            if strong or name not in self.strong_ops:
+                sample = op(sample)
+        sample = t.drop_small_boxes(sample, 0.0)
+        plain_image = F.to_image(sample.image).as_subclass(torch.Tensor)
+        plain_boxes = sample.boxes.as_subclass(torch.Tensor)
+        return plain_image.contiguous(), target._replace(boxes_xyxy_px=plain_boxes, labels=sample.labels)
+
+
+def build_pipeline(
+    ops: Sequence[tuple[str, Mapping[str, Any]]], strong_ops: Sequence[str], size_hw: tuple[int, int]
+) -> Pipeline:
+    """Make a pipeline from what the configuration says.
+
+    Args:
+        ops: Name and knobs of each transform, in order.
+        strong_ops: Names of the transforms that a stage can switch off.
+        size_hw: Size for a Resize or PadToSize that states none.
+
+    Raises:
+        ValueError: An unknown name, or a knob's value that is not allowed.
+    """
+    return Pipeline([(name, _build(name, knobs, size_hw)) for name, knobs in ops], strong_ops)
+
+
+def _build(name: str, knobs: Mapping[str, Any], size_hw: tuple[int, int]) -> Transform:
+    if name not in TRANSFORMS:
+        nearest = difflib.get_close_matches(name, TRANSFORMS, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"transform '{name}' is not known; did you mean {nearest}? There are {', '.join(TRANSFORMS)}"
+        )
+    kind = TRANSFORMS[name]
+    if kind in (t.Resize, t.PadToSize) and knobs.get("size") is None:
+        knobs = {**knobs, "size": size_hw}
+    return kind(**knobs)
