@@ -114,3 +114,13 @@ def seed_everything(seed: int) -> None:
     random.seed(own)
     np.random.seed(own % 2**32)
     torch.manual_seed(own)
+
+
+def broadcast_int(value: int) -> int:
+    """Rank 0's `value`, on every rank."""
+    if world_size() == 1:
+        return value
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    shared = torch.tensor([value], device=device)
+    dist.broadcast(shared, 0)
+    return int(shared)
