@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -41,3 +43,34 @@ def write_whole(path: Path, data: bytes) -> None:
         if temporary is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+
+
+@contextlib.contextmanager
+def staged_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder inside `folder` whose files move up when the block ends well, and vanish otherwise.
+
+    Args:
+        folder: Made where it is missing, and removed again if it was made and the block ends badly.
+
+    Raises:
+        ValueError: The folder cannot be made or a file cannot be moved into it, with the reason.
+    """
+    existed = folder.exists()
+    make_folder(folder)
+    try:
+        stage = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
+    except OSError as error:
+        raise ValueError(f"cannot write into the output folder {folder}: {error.strerror}") from error
+    done = False
+    try:
+        yield stage
+        for path in sorted(stage.iterdir()):
+            os.replace(path, folder / path.name)
+        done = True
+    except OSError as error:
+        raise ValueError(f"cannot write into the output folder {folder}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+        if not done and not existed:
+            with contextlib.suppress(OSError):
+                folder.rmdir()

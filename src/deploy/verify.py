@@ -3,6 +3,9 @@
 Legend: N pictures, K detections of a picture.
 """
 
+import hashlib
+import json
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,13 +16,16 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ..structures import Detections
-from .export import DeployModel
+from .export import DeployModel, Exported, export_onnx
+from .files import staged_folder
+from .metadata import ModelCard
 from .runtimes import OnnxRuntime
 
 SCORE_TOLERANCE = 1e-4
 BOX_TOLERANCE_PX = 0.05  # in a picture whose long side has PICTURE_SIDE pixels
 PICTURE_SIDE = 640
 MAX_TIES = 0.1
+REPORT_FILE = "export.json"
 
 
 class Agreement(NamedTuple):
@@ -146,4 +152,58 @@ def verify_onnx(path: Path, reference: DeployModel, *, batch: int = 3) -> Agreem
     try:
         return compare(expected, runtime.run(images, sizes_hw))
     except ValueError as error:
-        raise ValueError(f"{path}: ONNX Runtime and PyTorch do not agree: {error}") from error
+        raise ValueError(f"{path.name}: ONNX Runtime and PyTorch do not agree: {error}") from error
+
+
+def export_verified(
+    deploy: DeployModel,
+    reference: DeployModel,
+    path: Path,
+    card: ModelCard,
+    *,
+    opset: int = 18,
+    batch: int | None = None,
+    check: bool = True,
+) -> tuple[Exported, Agreement | None]:
+    """Export, verify, and only then put the file in its place, with `export.json` beside it.
+
+    Args:
+        deploy: What is exported.
+        reference: The same detector, not fused.
+        path: The ONNX file.
+        card: What the file says of itself.
+        opset: ONNX operator set.
+        batch: Pictures per call, None for any number.
+        check: Whether to verify; without it the report says that nobody did.
+
+    Returns:
+        What was written, and how far it is from PyTorch if that was checked.
+
+    Raises:
+        ValueError: An option is out of range, a package is missing, a file cannot be written, or PyTorch and
+            ONNX Runtime do not agree.
+    """
+    started = time.perf_counter()
+    with staged_folder(path.parent) as folder:
+        exported = export_onnx(deploy, folder / path.name, card, opset=opset, batch=batch)
+        agreement = (
+            verify_onnx(exported.path, reference, batch=3 if batch is None else batch) if check else None
+        )
+        exported = exported._replace(path=path)
+        digest = hashlib.sha256((folder / path.name).read_bytes()).hexdigest()
+        report = {
+            "file": path.name,
+            "sha256": digest,
+            "config": card.config,
+            "input_size_hw": card.input_hw,
+            "batch": batch or "any",
+            "opset": exported.opset,
+            "size_bytes": exported.size_bytes,
+            "num_nodes": exported.num_nodes,
+            "operators": exported.operators,
+            "torch": torch.__version__,
+            "seconds": round(time.perf_counter() - started, 1),
+            "agreement": None if agreement is None else agreement._asdict(),
+        }
+        (folder / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return exported, agreement

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from src.deploy.files import make_folder, write_whole
+from src.deploy.files import make_folder, staged_folder, write_whole
 
 
 def test_writes_and_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -32,3 +32,17 @@ def test_a_file_in_the_way_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("x")
     with pytest.raises(ValueError, match="cannot make the output folder .*taken"):
         make_folder(tmp_path / "taken" / "below")
+
+
+def test_staged_files_appear_together(tmp_path: Path) -> None:
+    with staged_folder(tmp_path / "a" / "b") as stage:
+        (stage / "one").write_text("1")
+        assert list((tmp_path / "a" / "b").glob("one")) == []
+    assert os.listdir(tmp_path / "a" / "b") == ["one"]
+
+
+def test_staged_files_vanish_on_ctrl_c(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), staged_folder(tmp_path / "new") as stage:
+        (stage / "one").write_text("1")
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,62 @@
+"""Export a detector to one ONNX file, and check it against PyTorch in ONNX Runtime."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from src.nn.deploy import to_deploy
+
+from src import assembly, door
+from src.deploy import DeployModel, ModelCard, export_verified
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-c", "--config", type=Path, required=True, help="YAML file of the experiment")
+    parser.add_argument(
+        "-r", "--resume", type=Path, help="checkpoint; without one, random weights are exported"
+    )
+    parser.add_argument("-o", "--output", type=Path, help="ONNX file (beside the checkpoint, with its name)")
+    parser.add_argument("--opset", type=int, default=18, help="ONNX operator set (%(default)s)")
+    parser.add_argument("--batch-size", type=int, help="fix the pictures per call (any number)")
+    parser.add_argument("--no-check", action="store_true", help="do not run the file to compare it")
+    parser.add_argument(
+        "-u", "--update", nargs="+", default=[], metavar="KEY=VALUE", help="change the config"
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Parse, export, say what was written."""
+    args = parse()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    model, postprocessor, classes, experiment = assembly.load_detector(args.config, args.resume, args.update)
+    if args.resume is None:
+        logging.warning("no checkpoint was named with -r: the exported weights are random")
+    output = args.output or (args.resume or Path(args.config.name)).with_suffix(".onnx")
+    exported, agreement = export_verified(
+        DeployModel(to_deploy(model), postprocessor).eval(),
+        DeployModel(model, postprocessor).eval(),
+        output,
+        ModelCard(classes, experiment.eval_spatial_size, args.config.stem),
+        opset=args.opset,
+        batch=args.batch_size,
+        check=not args.no_check,
+    )
+    megabytes = exported.size_bytes / 1e6
+    print(f"{exported.path}: {megabytes:.1f} MB, opset {exported.opset}, {exported.num_nodes} nodes")
+    if agreement is None:
+        print("not compared with PyTorch")
+    else:
+        print(
+            f"agrees with PyTorch ({agreement.batch} pictures, {agreement.num_compared} detections): scores "
+            f"within {agreement.max_score_diff:.2g}, boxes within {agreement.max_box_diff_px:.2g} px"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(door.run(main))
