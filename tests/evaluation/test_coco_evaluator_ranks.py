@@ -1,0 +1,86 @@
+"""The same numbers on any number of processes, with gloo."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from evaluation_cases import EVAL_CASES, load_case, random_case
+from torch import multiprocessing
+
+from src.evaluation import CocoEvaluator
+from src.structures import Detections
+
+pytestmark = pytest.mark.dist
+BACKENDS = ("faster_coco_eval", "pycocotools")
+
+
+def report(evaluator, image_ids, found):
+    for image_id in image_ids:
+        evaluator.update([image_id], found[image_id])
+
+
+def split(image_ids, rank, world):
+    """Unequal parts: the last rank gets no picture, those between one each, and the first the rest."""
+    if rank == world - 1:
+        return []
+    return image_ids[world - 2 :] if rank == 0 else image_ids[rank - 1 : rank]
+
+
+def padded(image_ids, rank, world):
+    """What a DistributedSampler does: every world-th picture, with the first ones again to make it even."""
+    total = -(-len(image_ids) // world) * world
+    return (image_ids + image_ids * world)[:total][rank::world]
+
+
+def mangled(found):
+    """Other detections, to see whose count."""
+    return {i: d._replace(boxes_xyxy_px=d.boxes_xyxy_px + 500, scores=d.scores / 2) for i, d in found.items()}
+
+
+def work(rank, world, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+    results = {}
+    names = []
+    if EVAL_CASES.is_dir():
+        names = [case["name"] for case in json.loads((EVAL_CASES / "expected.json").read_text())["cases"]]
+    cases = {name: load_case(name, torch.float64) for name in names}
+    path = Path(folder) / f"gt{rank}.json"
+    classes, batch = random_case(path, num_images=10, num_found=40)
+    cases["random"] = (path, classes, {7 * i: Detections(*(p[i : i + 1] for p in batch)) for i in range(10)})
+    for name, (ann_file, classes, found) in cases.items():
+        image_ids = list(found)
+        for backend in BACKENDS:
+            evaluator = CocoEvaluator(ann_file, classes, backend=backend)
+            report(evaluator, split(image_ids, rank, world), found)
+            results[f"{name} {backend} unequal"] = evaluator.compute().to_dict()
+            evaluator.reset()
+            report(evaluator, padded(image_ids, rank, world), found)
+            results[f"{name} {backend} padded"] = evaluator.compute().to_dict()
+            evaluator.reset()
+            report(evaluator, image_ids, found if rank == 0 else mangled(found))
+            results[f"{name} {backend} repeated"] = evaluator.compute().to_dict()
+    (Path(folder) / f"rank{rank}.json").write_text(json.dumps(results))
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_numbers_do_not_depend_on_processes(tmp_path, world):
+    multiprocessing.spawn(work, (world, str(tmp_path)), nprocs=world)
+    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(world)]
+    assert all(results == ranks[0] for results in ranks)  # every rank is told everything
+
+    classes, found = random_case(tmp_path / "gt.json", num_images=10, num_found=40)
+    alone = CocoEvaluator(tmp_path / "gt.json", classes)
+    alone.update([7 * i for i in range(10)], found)
+    expected = {"random": (alone.compute().numbers(), 1e-9)}
+    if EVAL_CASES.is_dir():
+        for case in json.loads((EVAL_CASES / "expected.json").read_text())["cases"]:
+            expected[case["name"]] = (case["expected"], case["abs_tol"])
+    assert len(ranks[0]) == len(expected) * 6
+    for key, result in ranks[0].items():
+        numbers, tolerance = expected[key.split()[0]]
+        measured = {name: result[name] for name in numbers}
+        assert measured == pytest.approx(numbers, abs=tolerance, rel=0), key
