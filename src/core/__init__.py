@@ -1,6 +1,9 @@
 """Configuration: YAML files in, one checked `Experiment` out."""
 
+from .dumping import dump_experiment
 from .experiment import Experiment
+from .loading import load_experiment
+from .problems import ConfigError
 from .settings import (
     AmpSettings,
     DatasetSettings,
@@ -20,6 +23,7 @@ from .settings import (
 
 __all__ = [
     "AmpSettings",
+    "ConfigError",
     "DatasetSettings",
     "EmaSettings",
     "EvaluatorSettings",
@@ -34,4 +38,6 @@ __all__ = [
     "StageSettings",
     "TransformsSettings",
     "WarmupSettings",
+    "dump_experiment",
+    "load_experiment",
 ]

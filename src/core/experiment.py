@@ -17,6 +17,11 @@ from .settings import (
     WarmupSettings,
 )
 
+Metric = Literal[
+    "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
+    "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large",
+]  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
@@ -48,7 +53,7 @@ class Experiment:
         print_freq: Steps between two lines in the logs.
         checkpoint_freq: Epochs between two checkpoints.
         eval_every: Epochs between two evaluations.
-        best_metric: The measure that decides which checkpoint is the best.
+        best_metric: COCO's number that decides which checkpoint is the best.
         multi_scale: Training at changing sizes; without it always at `eval_spatial_size`.
         evaluator: How detections are judged.
         train_dataloader: The pictures to train on.
@@ -82,7 +87,7 @@ class Experiment:
     print_freq: Count = 100
     checkpoint_freq: Count = 1
     eval_every: Count = 1
-    best_metric: Literal["AP", "AP50", "AP75"] = "AP"
+    best_metric: Metric = "AP"
     multi_scale: MultiScaleSettings | None = None
     evaluator: EvaluatorSettings = field(default_factory=EvaluatorSettings)
     train_dataloader: LoaderSettings

@@ -156,8 +156,8 @@ class SchedulerSettings:
     """How the learning rate falls over the run.
 
     Attributes:
-        type: `MultiStepLR` (times gamma at each milestone), `CosineLR` (a half cosine over the run, down to gamma
-            times the start), `FlatCosineLR` (constant, then a half cosine down to gamma, then constant).
+        type: `MultiStepLR` (times gamma at each milestone), `CosineLR` (a half cosine over the run, down to
+            gamma times the start), `FlatCosineLR` (constant, half a cosine down to gamma, constant).
         milestones: Epochs at which MultiStepLR acts; a milestone past the last epoch never does.
         gamma: Factor of a milestone, or the share of the learning rate that the cosine ends at.
         flat_epochs: Epochs before FlatCosineLR's cosine.
