@@ -46,6 +46,24 @@ class PositionCode(nn.Module):
         return x + F.interpolate(self.code, size=x.shape[-2:], mode="bilinear", align_corners=False)
 
 
+class StridedConv(nn.Module):
+    """A 3x3 convolution of stride 2 and its BatchNorm.
+
+    Args:
+        in_channels: Width of the map that comes in.
+        out_channels: Width of the map, half as large, that goes out.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, out, h, w] of x [B, in, 2h, 2w]."""
+        return self.norm(self.conv(x))  # type: ignore[no-any-return]
+
+
 class DetailBranch(nn.Module):
     """A few strided convolutions on the picture, for the edges that 16-pixel patches blur.
 
@@ -58,18 +76,17 @@ class DetailBranch(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.out_channels = (2 * channels, 4 * channels, 4 * channels)
-        self.stem = nn.Sequential(
-            *_strided_conv(3, channels), nn.GELU(), nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        )
-        self.to_p8 = nn.Sequential(*_strided_conv(channels, 2 * channels))
-        self.to_p16 = nn.Sequential(nn.GELU(), *_strided_conv(2 * channels, 4 * channels))
-        self.to_p32 = nn.Sequential(nn.GELU(), *_strided_conv(4 * channels, 4 * channels))
+        self.stem = StridedConv(3, channels)
+        self.to_p8 = StridedConv(channels, 2 * channels)
+        self.to_p16 = StridedConv(2 * channels, 4 * channels)
+        self.to_p32 = StridedConv(4 * channels, 4 * channels)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Maps [B, 2c | 4c | 4c, ...] at strides 8, 16 and 32 of images [B, 3, 16h, 16w]."""
-        p8 = self.to_p8(self.stem(images))
-        p16 = self.to_p16(p8)
-        return p8, p16, self.to_p32(p16)
+        quarter = F.max_pool2d(F.gelu(self.stem(images)), kernel_size=3, stride=2, padding=1)
+        p8 = self.to_p8(quarter)
+        p16 = self.to_p16(F.gelu(p8))
+        return p8, p16, self.to_p32(F.gelu(p16))
 
 
 class SpatialTuningAdapter(nn.Module):
@@ -164,9 +181,3 @@ class SpatialTuningAdapter(nn.Module):
         if self.halve is not None:
             return p8, project16(middle), self.halve(project32(deep))
         return p8, project16(middle), project32(F.avg_pool2d(deep, kernel_size=2))
-
-
-def _strided_conv(in_channels: int, out_channels: int) -> tuple[nn.Module, nn.Module]:
-    """A 3x3 convolution of stride 2 and its BatchNorm."""
-    conv = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1, bias=False)
-    return conv, nn.BatchNorm2d(out_channels)
