@@ -8,10 +8,12 @@ from .loader import EvalLoader, TrainLoader, build_eval_loader, build_train_load
 from .multi_scale import draw_size, sizes_for, to_device_images
 from .pipeline import TRANSFORMS, Pipeline, build_pipeline
 from .sampler import EvalBatches, TrainBatches
+from .synthetic import DemoSettings, write_demo_dataset
 
 __all__ = [
     "TRANSFORMS",
     "CocoDetection",
+    "DemoSettings",
     "EvalBatches",
     "EvalLoader",
     "PackedAnnotations",
@@ -28,4 +30,5 @@ __all__ = [
     "read_annotations",
     "sizes_for",
     "to_device_images",
+    "write_demo_dataset",
 ]
