@@ -18,7 +18,7 @@ from .ground_truth import GroundTruth
 
 Backend = Literal["faster_coco_eval", "pycocotools"]
 
-ROWS_AT_ONCE = 200_000
+ROWS_AT_ONCE = 50_000
 """Detections scored in one go: both libraries want a dict of about half a kilobyte for each."""
 
 
