@@ -23,6 +23,7 @@ def check_together(values: Mapping[str, Any], tree: Section, problems: Problems)
     check.stage_means(values.get("stages", ()))
     check.groups(values.get("optimizer"))
     check.scheduler(values.get("lr_scheduler"))
+    check.whole_evaluation(values.get("val_dataloader"))
     for name in ("train_dataloader", "val_dataloader"):
         check.policy(name, values.get(name))
 
@@ -83,8 +84,13 @@ class _Checks:
         for key, owner in owners.items():
             if key in written and scheduler.type != owner and getattr(scheduler, key) not in (None, (), 0):
                 self._fault(f"lr_scheduler.{key}", f"is a knob of {owner}; {scheduler.type} does not use it")
-        if scheduler.type == "FlatCosineLR" and scheduler.flat_epochs is None:
-            self._fault("lr_scheduler", "of type FlatCosineLR needs flat_epochs")
+
+    def whole_evaluation(self, loader: LoaderSettings | None) -> None:
+        for key in ("shuffle", "drop_last"):
+            if loader is not None and getattr(loader, key):
+                self._fault(
+                    f"val_dataloader.{key}", "must be false: each picture is evaluated once, in order"
+                )
 
     def policy(self, name: str, loader: LoaderSettings | None) -> None:
         if loader is None or loader.dataset.transforms.policy is None:

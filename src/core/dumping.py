@@ -20,7 +20,14 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    # PyYAML folds exotic line breaks (NEL, U+2028) in its other styles, so that they come back as blanks.
+    broken = value != "" and value.splitlines() != [value]
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style='"' if broken else None)
+
+
 add_scalars(_Dumper)
+_Dumper.add_representer(str, _text)
 
 
 def dump_experiment(experiment: Experiment) -> str:

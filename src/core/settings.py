@@ -160,7 +160,7 @@ class SchedulerSettings:
             gamma times the start), `FlatCosineLR` (constant, half a cosine down to gamma, constant).
         milestones: Epochs at which MultiStepLR acts; a milestone past the last epoch never does.
         gamma: Factor of a milestone, or the share of the learning rate that the cosine ends at.
-        flat_epochs: Epochs before FlatCosineLR's cosine.
+        flat_epochs: Epochs before FlatCosineLR's cosine; half of the run where it is not given.
         no_aug_epochs: Epochs after FlatCosineLR's cosine, at the end of the run.
     """
 
