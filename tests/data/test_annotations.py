@@ -1,0 +1,155 @@
+import json
+import logging
+import pickle
+from multiprocessing.reduction import ForkingPickler
+
+import pytest
+import torch
+
+from src.data import read_annotations
+from src.structures import ClassNames
+
+
+def test_ids_with_gaps_become_contiguous_by_ascending_id(disk):
+    disk.document["annotations"][1]["category_id"] = 5
+    packed = read_annotations(disk.write())
+    assert packed.classes == ClassNames(("two", "five", "nine"), (2, 5, 9))
+    assert packed.labels.tolist() == [2, 1, 2]
+    assert packed.image_ids.tolist() == [100, 101, 102]
+    assert packed.sizes_hw.tolist() == [[50, 80]] * 3
+    assert [packed.file_name(k) for k in range(3)] == ["0.png", "1.png", "2.png"]
+
+
+def test_objects_in_any_order_come_back_to_their_picture(disk):
+    disk.document["annotations"].reverse()
+    disk.document["annotations"].append({"id": 9, "image_id": 100, "category_id": 2, "bbox": [1, 2, 3, 4]})
+    packed = read_annotations(disk.write())
+    boxes, labels = packed.objects(0)
+    assert boxes.tolist() == [[4, 6, 14, 26], [1, 2, 4, 6]]
+    assert labels.tolist() == [2, 0]
+    assert packed.objects(2)[0].tolist() == [[6, 6, 16, 26]]
+
+
+def test_boxes_are_clipped_and_empty_ones_counted_and_named(disk, caplog):
+    disk.document["annotations"] = [
+        {"id": 11, "image_id": 100, "category_id": 2, "bbox": [-5, -5, 10, 10]},
+        {"id": 12, "image_id": 100, "category_id": 2, "bbox": [70, 40, 20, 20]},
+        {"id": 13, "image_id": 100, "category_id": 2, "bbox": [10, 10, 0, 5]},
+        {"id": 14, "image_id": 100, "category_id": 2, "bbox": [30, 30, -5, 5]},
+        {"id": 15, "image_id": 100, "category_id": 2, "bbox": [90, 10, 5, 5]},
+    ]
+    with caplog.at_level(logging.WARNING):
+        packed = read_annotations(disk.write())
+    assert packed.objects(0)[0].tolist() == [[0, 0, 5, 5], [70, 40, 80, 50]]
+    (record,) = caplog.records
+    text = record.getMessage()
+    assert "3 boxes" in text and str(disk.json) in text
+    assert all(f"annotation {k} " in text for k in (13, 14, 15)) and "annotation 11 " not in text
+
+
+def test_crowds_are_no_targets_and_pictures_without_objects_stay(disk):
+    disk.document["annotations"][0]["iscrowd"] = 1
+    packed = read_annotations(disk.write())
+    assert len(packed.image_ids) == 3
+    assert packed.objects(0)[0].shape == (0, 4)
+    assert len(packed.objects(1)[1]) == 1
+
+
+def test_a_file_without_any_annotation_is_read(disk):
+    disk.document["annotations"] = []
+    packed = read_annotations(disk.write())
+    assert packed.boxes_xyxy_px.shape == (0, 4) and packed.ends.tolist() == [0, 0, 0, 0]
+
+
+def test_byte_order_mark_and_utf16_and_unicode_names_are_read(disk):
+    disk.document["images"][0]["file_name"] = "größe 世界.png"
+    text = json.dumps(disk.document, ensure_ascii=False)
+    for encoding in ("utf-8-sig", "utf-16"):
+        disk.json.write_text(text, encoding=encoding)
+        assert read_annotations(disk.json).file_name(0) == "größe 世界.png"
+
+
+def test_labels_follow_the_training_sets_classes(disk):
+    classes = ClassNames(("zero", "two", "five", "nine"), (0, 2, 5, 9))
+    packed = read_annotations(disk.write(), classes)
+    assert packed.classes == classes and packed.labels.tolist() == [3, 3, 3]
+    with pytest.raises(ValueError, match="9 'nine'.*training set"):
+        read_annotations(disk.json, ClassNames(("two", "five", "nein"), (2, 5, 9)))
+
+
+def test_a_spawned_worker_gets_handles_not_copies(make_disk):
+    packed = read_annotations(make_disk(2).write())
+    large = packed._replace(boxes_xyxy_px=torch.zeros(100_000, 4))
+    assert len(bytes(ForkingPickler.dumps(large))) < 5_000
+    assert large.boxes_xyxy_px.is_shared()
+    assert len(pickle.dumps(packed.boxes_xyxy_px)) < 5_000
+
+
+def _without(key, kind):
+    def change(document):
+        for entry in document[kind]:
+            entry.pop(key, None)
+
+    return change
+
+
+def _set(kind, **values):
+    return lambda document: document[kind][0].update(values)
+
+
+FAULTS = {
+    "no images": (lambda d: d.pop("images"), "no list 'images'"),
+    "no categories": (lambda d: d.pop("categories"), "no list 'categories'"),
+    "no annotations": (lambda d: d.pop("annotations"), "no list 'annotations'"),
+    "empty categories": (lambda d: d["categories"].clear(), "at least one category"),
+    "empty images": (lambda d: d["images"].clear(), "lists no picture"),
+    "no size": (_without("width", "images"), "id 100, 101, 102 have no 'width'"),
+    "size of text": (_set("images", width="80"), "id 100 have no 'width'"),
+    "no picture id": (_without("id", "images"), r"images\[0\].*integer 'id'"),
+    "twice the same picture": (_set("images", id=101), "picture ids 101 stand there more than once"),
+    "twice the same category": (_set("categories", id=5), "category ids 5 stand"),
+    "category without name": (_without("name", "categories"), "a 'name'"),
+    "unknown category": (_set("annotations", category_id=7), r"annotation 1 \(category_id 7\).*2, 5, 9"),
+    "unhashable category": (_set("annotations", category_id=[7]), r"annotation 1 \(category_id \[7\]\)"),
+    "unknown picture": (_set("annotations", image_id=7), r"annotation 1 \(image_id 7\)"),
+    "not a number": (_set("annotations", bbox=[1, 2, float("nan"), 4]), "'bbox' of annotation 1 is not four"),
+    "infinite": (_set("annotations", bbox=[1, 2, float("inf"), 4]), "'bbox' of annotation 1"),
+    "three numbers": (_set("annotations", bbox=[1, 2, 3]), "'bbox' of annotation 1"),
+    "text": (_set("annotations", bbox=["1", 2, 3, 4]), "'bbox' of annotation 1"),
+    "no box": (_without("bbox", "annotations"), "'bbox' of annotation 1, annotation 2, annotation 3"),
+    "annotation of text": (lambda d: d["annotations"].append("x"), r"annotations\[3\] are not JSON objects"),
+    "absolute name": (_set("images", file_name="/etc/passwd"), "'/etc/passwd' are empty, absolute"),
+    "leading out": (_set("images", file_name="a/../../b.png"), "lead out of the picture"),
+    "windows drive": (_set("images", file_name="C:\\b.png"), "absolute"),
+    "empty name": (_set("images", file_name=""), "are empty"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_one_paragraph_with_file_and_place(disk, fault):
+    change, expected = FAULTS[fault]
+    change(disk.document)
+    with pytest.raises(ValueError, match=expected) as caught:
+        read_annotations(disk.write())
+    assert str(disk.json) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_long_lists_of_faults_are_cut(make_disk):
+    disk = make_disk(9)
+    _without("height", "images")(disk.document)
+    with pytest.raises(ValueError, match="100, 101, 102, 103, 104 and 4 more"):
+        read_annotations(disk.write())
+
+
+def test_what_is_not_json_says_so(disk):
+    with pytest.raises(ValueError, match="does not exist"):
+        read_annotations(disk.json)
+    text = json.dumps(disk.document)
+    for content in ("", text[: len(text) // 2], "\x89PNG", "[" * 100_000):
+        disk.json.write_text(content)
+        with pytest.raises(ValueError, match="not valid JSON"):
+            read_annotations(disk.json)
+    disk.json.write_text("[]")
+    with pytest.raises(ValueError, match="holds a JSON list"):
+        read_annotations(disk.json)

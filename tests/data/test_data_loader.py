@@ -1,0 +1,102 @@
+import pytest
+import torch
+
+from src.data import build_eval_loader, build_train_loader
+
+
+def _epoch(loader):
+    return [(batch.images.clone(), batch.targets) for batch in loader]
+
+
+def _same(one, other):
+    return len(one) == len(other) and all(
+        torch.equal(a[0], b[0])
+        and a[1].image_ids == b[1].image_ids
+        and torch.equal(a[1].boxes_cxcywh, b[1].boxes_cxcywh)
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def test_epoch_and_strong_augmentation_reach_persistent_workers(make_disk, recipe):
+    dataset = make_disk(10).dataset(recipe)
+    alone = build_train_loader(dataset, batch_size=4, num_workers=0, seed=1)
+    working = build_train_loader(dataset, batch_size=4, num_workers=2, seed=1)
+    seen = []
+    for epoch, strong in ((0, True), (1, True), (1, False), (0, True)):
+        for loader in (alone, working):
+            loader.set_epoch(epoch, strong_augmentation=strong)
+        seen.append(_epoch(working))
+        assert _same(seen[-1], _epoch(alone))
+    assert _same(seen[0], seen[3])
+    assert not _same(seen[0], seen[1]) and not _same(seen[1], seen[2])
+
+
+def test_an_epoch_goes_on_in_the_middle(make_disk, recipe):
+    loader = build_train_loader(make_disk(10).dataset(recipe), batch_size=2, num_workers=1)
+    loader.set_epoch(3, strong_augmentation=True)
+    whole = _epoch(loader)
+    loader.set_epoch(3, strong_augmentation=True, start_batch=3)
+    assert len(loader) == 5 and _same(_epoch(loader), whole[3:])
+
+
+def test_two_ranks_see_what_one_sees(make_disk, recipe):
+    dataset = make_disk(9).dataset(recipe)
+    options = {"seed": 2, "drop_last": False}
+    (one,) = [build_train_loader(dataset, batch_size=4, **options)]
+    ranks = [build_train_loader(dataset, batch_size=2, rank=r, world_size=2, **options) for r in range(2)]
+    for whole, first, second in zip(one, *ranks, strict=True):
+        assert torch.equal(whole.images, torch.cat((first.images, second.images)))
+        assert whole.targets.counts == first.targets.counts + second.targets.counts
+
+
+def test_evaluation_gives_each_picture_once_with_more_ranks_than_pictures(disk):
+    dataset = disk.dataset()
+    loaders = [build_eval_loader(dataset, batch_size=2, rank=r, world_size=5) for r in range(5)]
+    ids = [list(batch.targets.image_ids) for loader in loaders for batch in loader]
+    assert sorted(sum(ids, [])) == [100, 101, 102]
+    assert sorted(len(loader) for loader in loaders) == [0, 0, 1, 1, 1]
+
+
+def test_evaluation_refuses_transforms_that_move_the_frame(disk, recipe):
+    with pytest.raises(ValueError, match="hold RandomZoomOut, RandomIoUCrop, RandomHorizontalFlip"):
+        build_eval_loader(disk.dataset(recipe), batch_size=2)
+
+
+def test_loading_does_not_draw_from_the_global_generator(disk, recipe):
+    loader = build_train_loader(disk.dataset(recipe), batch_size=1)
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    list(loader)
+    assert torch.equal(torch.rand(2), expected)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_truncated_jpeg_is_one_paragraph_with_file_and_remedy(disk, num_workers):
+    path = disk.folder / "images" / "1.png"
+    path.write_bytes(path.read_bytes()[:3000])
+    loader = build_eval_loader(disk.dataset(), batch_size=3, num_workers=num_workers)
+    with pytest.raises(
+        ValueError, match=r"^picture \S+1\.png cannot be decoded .*replace the file"
+    ) as caught:
+        list(loader)
+    assert "\n" not in str(caught.value) and "Traceback" not in str(caught.value)
+
+
+def test_too_few_pictures_are_refused(disk):
+    with pytest.raises(ValueError, match="3 pictures, fewer than the one batch of 8 .*drop_last: False"):
+        build_train_loader(disk.dataset(), batch_size=4, world_size=2)
+
+
+def test_pictures_without_any_object_make_batches(disk):
+    disk.document["annotations"] = []
+    (batch,) = build_train_loader(disk.dataset(), batch_size=3)
+    assert batch.targets.boxes_cxcywh.shape == (0, 4) and batch.targets.counts == (0, 0, 0)
+
+
+@pytest.mark.gpu
+def test_batches_are_pinned_for_a_gpu(disk):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    (batch,) = build_train_loader(disk.dataset(), batch_size=3, pin_memory=True)
+    assert batch.images.is_pinned() and batch.targets.boxes_cxcywh.is_pinned()
