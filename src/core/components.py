@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_origin
 
 from .problems import Place, Problems, nearest
 from .schema import Binder, Invalid, join, parameters_of
@@ -121,7 +121,8 @@ class Reached:
     def _fitting(self, owner: str, key: str) -> set[str]:
         """The components that a positional parameter's type admits; none where it is no component at all."""
         hint = parameters_of(self._components[owner])[key].hint
-        if not isinstance(hint, type) or hint in (object, Any):
+        # Python 3.10 takes `tuple[int, ...]` for a class, 3.11 `Any`.
+        if not isinstance(hint, type) or get_origin(hint) is not None or hint in (object, Any):
             return set()
         if getattr(hint, "_is_protocol", False):  # a protocol without runtime check admits what has its shape
             return set(self._components)
