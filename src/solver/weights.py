@@ -1,0 +1,235 @@
+"""Bring a checkpoint's weights into a model: all of them strictly, or what fits for fine-tuning."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from ..nn.state_dict import from_upstream, is_upstream
+from ..structures import ClassNames
+
+CLASS_TENSOR = re.compile(r"score_head|class_embed")
+"""Names of the tensors whose rows belong to classes."""
+
+KEPT, MAPPED, REINITIALISED, DROPPED = "kept", "mapped by class name", "re-initialised", "dropped"
+SHOWN = 5
+
+
+class _Rows(NamedTuple):
+    """Where the rows of the class heads go when the classes change.
+
+    Attributes:
+        pairs: (new index, old index) of every class that both sides have.
+        num_old: Classes of the checkpoint.
+        num_new: Classes of the model.
+    """
+
+    pairs: tuple[tuple[int, int], ...]
+    num_old: int
+    num_new: int
+
+    def fit(self, stored: Tensor, fresh: Tensor) -> bool:
+        """Whether both tensors have a row for each class, and at most one more (denoising's padding)."""
+        if not (stored.dim() and fresh.dim()) or stored.shape[1:] != fresh.shape[1:]:
+            return False
+        extra = stored.shape[0] - self.num_old
+        return extra == fresh.shape[0] - self.num_new and extra in {0, 1}
+
+
+def model_state(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
+    """The weights that a checkpoint publishes, and whether they are its "ema" or its "model".
+
+    The average goes first. Takes our files, upstream's published ones (`{"model": ...}` or
+    `{"ema": {"module": ...}}`) and plain state dicts.
+
+    Raises:
+        ValueError: There are no weights by name in it.
+    """
+    average = checkpoint.get("ema")
+    if isinstance(average, Mapping) and _is_state_dict(average.get("module")):
+        return dict(average["module"]), "ema"
+    if _is_state_dict(checkpoint.get("model")):
+        return dict(checkpoint["model"]), "model"
+    if _is_state_dict(checkpoint):
+        return dict(checkpoint), "model"
+    keys = ", ".join(map(str, list(checkpoint)[:SHOWN])) or "nothing"
+    raise ValueError(
+        f"a checkpoint keeps its weights under 'model' or 'ema', or is a state dict; this one holds {keys}"
+    )
+
+
+def load_model(model: nn.Module, checkpoint: Mapping[str, Any], source_path: Path) -> None:
+    """Load all weights of `checkpoint` into `model`, upstream's names included.
+
+    Raises:
+        ValueError: Tensors are missing, left over or of another shape. `model` is unchanged.
+    """
+    state = _adapted_state(model, checkpoint, source_path)
+    target = model.state_dict()
+    missing = [name for name in target if name not in state]
+    unexpected = [name for name in state if name not in target]
+    reshaped = [
+        f"{name} ({_shape(state[name])} in the file, {_shape(target[name])} in the model)"
+        for name in target
+        if name in state and state[name].shape != target[name].shape
+    ]
+    if missing or unexpected or reshaped:
+        raise ValueError(_mismatch(source_path, checkpoint, missing, unexpected, reshaped))
+    model.load_state_dict(state)
+
+
+def _adapted_state(model: nn.Module, checkpoint: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """The checkpoint's weights under the names that `model` uses."""
+    try:
+        state, _ = model_state(checkpoint)
+        if not is_upstream(state):
+            return state
+        decoder: Any = model.get_submodule("decoder")
+        return from_upstream(state, up=decoder.up, reg_scale=decoder.reg_scale)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _is_state_dict(value: object) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(t, Tensor) for t in value.values())
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "scalar"
+
+
+def _tensors(names: Sequence[str]) -> str:
+    return "1 tensor is" if len(names) == 1 else f"{len(names)} tensors are"
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+
+
+def _mismatch(
+    path: Path,
+    checkpoint: Mapping[str, Any],
+    missing: Sequence[str],
+    unexpected: Sequence[str],
+    reshaped: Sequence[str],
+) -> str:
+    kinds = (
+        ("missing from it", missing),
+        ("unknown to the model", unexpected),
+        ("of another shape", reshaped),
+    )
+    parts = [f"{_tensors(names)} {kind}: {_first(names)}" for kind, names in kinds if names]
+    return (
+        f"{path}: is a checkpoint of another model. {'; '.join(parts)}. Give the config that it was trained "
+        f"with (-c){_origin(checkpoint)}, or train on from what fits of it with -t"
+    )
+
+
+def _origin(checkpoint: Mapping[str, Any]) -> str:
+    """What the checkpoint says of its own config, for a message."""
+    config = checkpoint.get("config")
+    told: list[str] = []
+    if isinstance(config, str):
+        for key in ("output_dir", "num_classes"):
+            found = re.search(rf"^{key}:\s*(\S.*?)\s*$", config, re.MULTILINE)
+            told += [f"{key} {found.group(1)}"] if found else []
+    classes = class_names(checkpoint)
+    if classes is not None:
+        told.append(f"{len(classes.names)} classes: {_first(classes.names)}")
+    return f"; its own says {', '.join(told)}" if told else ""
+
+
+def class_names(checkpoint: Mapping[str, Any]) -> ClassNames | None:
+    """The classes that the checkpoint's model was trained on; None where it does not say."""
+    stored = checkpoint.get("classes")
+    if not isinstance(stored, Mapping) or not stored.get("names"):
+        return None
+    return ClassNames(tuple(stored["names"]), tuple(stored["ids"]))
+
+
+def tune_model(
+    model: nn.Module, checkpoint: Mapping[str, Any], path: Path, classes: ClassNames | None = None
+) -> str:
+    """Load what fits of `checkpoint` into `model` for fine-tuning, and say what became of every tensor.
+
+    Rows of the class heads follow their class by name, where the checkpoint and `classes` both have names;
+    without names they are kept where the number of classes is the same. What is not taken over keeps the
+    value that `model` was built with.
+
+    Args:
+        model: The freshly built model.
+        checkpoint: What `read_checkpoint` gave.
+        path: Where it came from, for messages.
+        classes: The classes that `model` is going to learn.
+
+    Returns:
+        A table: kept, mapped by class name, re-initialised and dropped tensors.
+
+    Raises:
+        ValueError: Fewer than half of the model's tensors fit. `model` is unchanged.
+    """
+    state = _adapted_state(model, checkpoint, path)
+    target = model.state_dict()
+    rows = _rows_by_name(class_names(checkpoint), classes)
+    fates: dict[str, list[str]] = {KEPT: [], MAPPED: [], REINITIALISED: [], DROPPED: []}
+    taken: dict[str, Tensor] = {}
+    for name, fresh in target.items():
+        fate, tensor = _fit(name, fresh, state.get(name), rows)
+        fates[fate].append(name)
+        if tensor is not None:
+            taken[name] = tensor
+    fates[DROPPED] = [name for name in state if name not in target]
+    if 2 * len(taken) < len(target):
+        raise ValueError(
+            f"{path}: is a checkpoint of another model, only {len(taken)} of the model's {len(target)} "
+            f"tensors fit; it lacks {_first(fates[REINITIALISED])}. Give the config that it was trained "
+            f"with (-c){_origin(checkpoint)}; weights of a backbone alone belong into its checkpoint_path"
+        )
+    model.load_state_dict(target | taken)
+    return _table(path, fates, {**state, **target})
+
+
+def _rows_by_name(old: ClassNames | None, new: ClassNames | None) -> _Rows | None:
+    """Which class was which; None where one side has no names or nothing changes place."""
+    if old is None or new is None or _keys(old) == _keys(new):
+        return None
+    index = {key: i for i, key in enumerate(_keys(old))}
+    pairs = tuple((i, index[key]) for i, key in enumerate(_keys(new)) if key in index)
+    return _Rows(pairs, len(old.names), len(new.names))
+
+
+def _keys(classes: ClassNames) -> list[str]:
+    return [name.strip().casefold() for name in classes.names]
+
+
+def _fit(name: str, fresh: Tensor, stored: Tensor | None, rows: _Rows | None) -> tuple[str, Tensor | None]:
+    """What becomes of one tensor of the model, and the value that it takes over."""
+    if stored is None:
+        return REINITIALISED, None
+    if rows is not None and CLASS_TENSOR.search(name) and rows.fit(stored, fresh):
+        if not rows.pairs:
+            return REINITIALISED, None
+        mapped = fresh.clone()
+        new, old = zip(*rows.pairs, strict=True)
+        mapped[list(new)] = stored[list(old)].to(mapped)
+        mapped[rows.num_new :] = stored[rows.num_old :].to(mapped)
+        return MAPPED, mapped
+    if stored.shape == fresh.shape:
+        return KEPT, stored
+    return REINITIALISED, None
+
+
+def _table(path: Path, fates: Mapping[str, Sequence[str]], tensors: Mapping[str, Tensor]) -> str:
+    rows = [("", "tensors", "parameters", "")]
+    for fate, names in fates.items():
+        listed = "" if fate == KEPT else _first(names)
+        count = sum(tensors[name].numel() for name in names)
+        rows.append((fate, f"{len(names):,}", f"{count:,}", listed))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    lines = [
+        f"{a.ljust(widths[0])}  {b.rjust(widths[1])}  {c.rjust(widths[2])}  {d}".rstrip()
+        for a, b, c, d in rows
+    ]
+    return "\n".join([f"fine-tuning from {path}", *lines])
