@@ -15,10 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .weights import load_model, model_state, tune_model
-
-__all__ = ["FORMAT", "load_model", "model_state", "read_checkpoint", "save_checkpoint", "tune_model"]
-
 FORMAT = 1
 """Number of the file format; a reader refuses a higher one than its own."""
 
