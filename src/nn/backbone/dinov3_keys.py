@@ -14,9 +14,12 @@ from timm.models.eva import Eva
 from torch import Tensor
 
 from .vit import RotaryPositions
+from .weight_files import tensors_of_part
 
 # The one tensor that every style has, by which the ViT's prefix is found.
 _PATCH_KEYS = ("embeddings.patch_embeddings.weight", "patch_embed.proj.weight")
+
+_MODEL_OF_WIDTH = {384: "dinov3_small", 768: "dinov3_base", 1024: "dinov3_large", 1280: "dinov3_huge_plus"}
 
 # Tensors that play no part in feature maps: the mask of pretraining, the norm of local crops (7B), EUPE's
 # distillation heads, a classifier, and a table that Hugging Face computes anew.
@@ -63,9 +66,11 @@ def convert_to_timm(state: Mapping[str, Tensor], vit: Eva, full_depth: int) -> d
         full_depth: Blocks that the named model has; those from `len(vit.blocks)` on are left out.
 
     Raises:
-        ValueError: It has no DINOv3 ViT, or several, or trained biases that the model cannot hold.
+        ValueError: It has no DINOv3 ViT, or several, or one of another width, or trained biases that the
+            model cannot hold.
     """
-    named = _named(_of_one_vit(state))
+    named = _named(tensors_of_part(state, _PATCH_KEYS, "DINOv3 ViT"))
+    _check_width(named, vit)
     biases = {name: named.pop(name) for name in list(named) if _BIAS.match(name)}
     _fuse_projections(named)
     for index in range(len(vit.blocks)):
@@ -79,20 +84,18 @@ def convert_to_timm(state: Mapping[str, Tensor], vit: Eva, full_depth: int) -> d
     return named
 
 
-def _of_one_vit(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under the ViT's prefix, without it."""
-    prefixes = sorted({key[: -len(end)] for key in state for end in _PATCH_KEYS if key.endswith(end)})
-    if not prefixes:
-        first = ", ".join(list(state)[:5]) or "nothing"
-        raise ValueError(
-            f"no DINOv3 ViT is in it: none of its keys ends in {_PATCH_KEYS}; it has {first} ..."
-        )
-    if len(prefixes) > 1:
-        raise ValueError(
-            f"it has several ViTs, under {', '.join(map(repr, prefixes))}; keep the one you mean."
-        )
-    prefix = prefixes[0]
-    return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+def _check_width(named: Mapping[str, Tensor], vit: Eva) -> None:
+    """Says which model the weights look like, where it is plainly another one."""
+    token = named.get("cls_token")
+    if token is None or token.shape == (1, 1, vit.embed_dim):
+        return
+    guess = _MODEL_OF_WIDTH.get(token.shape[-1])
+    if guess == "dinov3_small" and "blocks.0.mlp.fc1_g.weight" in named:
+        guess = "dinov3_small_plus"
+    raise ValueError(
+        f"cls_token is {tuple(token.shape)} there and (1, 1, {vit.embed_dim}) here"
+        + (f"; it looks like {guess}." if guess else ".")
+    )
 
 
 def _named(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,175 +1,142 @@
 """Fills a backbone with pretrained weights: an act of its own, that succeeds wholly or stops the run."""
 
-import hashlib
 import logging
-import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import NamedTuple
 
 import timm.models
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .dinov3_backbone import DINOv3Backbone
 from .dinov3_keys import convert_to_timm
+from .hgnetv2 import HGNetv2
+from .vit import published_as
+from .weight_files import READ_ERRORS, check_names_and_shapes, in_short, read_state_dict, tensors_of_part
 
 _log = logging.getLogger(__name__)
 
-# What other programs wrap a state dict in; averaged weights first, since those are the ones meant for use.
-_WRAPPERS = ("ema", "model_ema", "teacher", "module", "model", "state_dict")
-_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
-_READ_ERRORS = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, SafetensorError)
-_MODEL_OF_WIDTH = {384: "dinov3_small", 768: "dinov3_base", 1024: "dinov3_large", 1280: "dinov3_huge_plus"}
-_FROM_SCRATCH = "`-u DINOv3Backbone.pretrained=False` trains from scratch on purpose"
+# The classifier of HGNetv2 in timm's and in PaddlePaddle's files.
+_HGNET_HEAD = re.compile(r"^(head|last_conv|fc|classifier)\.")
+
+
+class _Wish(NamedTuple):
+    """What a backbone wants to be filled with.
+
+    Attributes:
+        section: Its section in a configuration.
+        model: The model's name there.
+        net: What is filled.
+        repository: Where timm's copy lies, "" for nowhere.
+        convert: Gives a checkpoint's tensors the names that `net` has.
+    """
+
+    section: str
+    model: str
+    net: nn.Module
+    repository: str
+    convert: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+
+    @property
+    def from_scratch(self) -> str:
+        """How to do without weights."""
+        return f"`-u {self.section}.pretrained=False` trains from scratch on purpose"
 
 
 def load_pretrained(backbone: nn.Module) -> None:
     """Fills `backbone` with the weights that its knobs `pretrained` and `checkpoint_path` ask for.
 
-    Nothing is done with `pretrained=False`. Otherwise all weights are loaded, strictly, or none.
+    Nothing is done with `pretrained=False`. Otherwise all weights are loaded, strictly, or none: those of
+    `checkpoint_path`, or without one timm's copy from its hub.
+
+    Args:
+        backbone: A DINOv3Backbone or an HGNetv2.
 
     Raises:
-        ValueError: They cannot be had, or are another model's; the message says why and what to do.
+        ValueError: The weights cannot be had, or are another model's; the message says why and what to do.
     """
-    if isinstance(backbone, DINOv3Backbone):
-        _load_dinov3(backbone)
-    else:
+    if not isinstance(backbone, DINOv3Backbone | HGNetv2):
         raise TypeError(f"no pretrained weights are known for a {type(backbone).__name__}")
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weight file (.safetensors, or anything torch.save wrote), out of any wrapper.
-
-    A file whose name ends in a hash, such as `...-08c60483.pth`, must have a sha256 that begins so
-    (torch.hub's convention, which Meta's files follow).
-
-    Raises:
-        ValueError: The file is missing, damaged, or holds no state dict.
-    """
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}.")
-    _check_hash(path)
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except _READ_ERRORS as error:
-        raise ValueError(
-            f"{path} cannot be read as weights ({_in_short(error)}): the download may be incomplete, or be a "
-            "web page saved in place of the file; get it again."
-        ) from error
-    return _unwrapped(content, path)
-
-
-def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
-    while isinstance(content, Mapping):
-        inner = [content[name] for name in _WRAPPERS if isinstance(content.get(name), Mapping)]
-        if not inner:
-            tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-            if tensors:
-                return tensors
-        content = inner[0] if inner else None
-    raise ValueError(f"{path} holds no state dict, nor one under any of the keys {', '.join(_WRAPPERS)}.")
-
-
-def _check_hash(path: Path) -> None:
-    match = _HASH_IN_NAME.search(path.name)
-    if match is None:
-        return
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    if not digest.hexdigest().startswith(match[1]):
-        raise ValueError(
-            f"{path} should have a sha256 that begins with {match[1]}, as its name says, but it begins with "
-            f"{digest.hexdigest()[: len(match[1])]}: it is damaged or another file. Get it again; if you "
-            "changed it yourself, give it a name without the hash."
-        )
-
-
-def _load_dinov3(backbone: DINOv3Backbone) -> None:
+    wish = _wish_of_dinov3(backbone) if isinstance(backbone, DINOv3Backbone) else _wish_of_hgnetv2(backbone)
+    path = backbone.checkpoint_path
     if not backbone.pretrained:
-        unused = (
-            f" (checkpoint_path {backbone.checkpoint_path} is not read)" if backbone.checkpoint_path else ""
-        )
-        _log.warning("DINOv3Backbone: pretrained is False, the ViT starts from random weights%s", unused)
+        unused = f" (checkpoint_path {path} is not read)" if path else ""
+        _log.warning("%s: pretrained is False, it starts from random weights%s", wish.section, unused)
         return
-    if backbone.checkpoint_path is None:
-        source, state = _from_hub(backbone)
-    else:
-        source, state = backbone.checkpoint_path, _from_file(backbone, Path(backbone.checkpoint_path))
+    source = path or f"huggingface.co/{wish.repository}"
+    state = _from_hub(wish) if path is None else _from_file(wish, Path(path))
     try:
-        named = convert_to_timm(state, backbone.vit, backbone.full_depth)
-        _check_names_and_shapes(named, backbone.vit.state_dict())
+        named = wish.convert(state)
+        check_names_and_shapes(named, wish.net.state_dict())
     except ValueError as error:
         raise ValueError(
-            f"DINOv3Backbone: {source} does not fit model_name {backbone.model_name!r}: {error} Give "
-            "checkpoint_path the file of that model, or model_name the model of that file "
-            "(weights/README.md)."
+            f"{wish.section}: {source} does not fit the model {wish.model!r}: {error} Give checkpoint_path "
+            "the file of that model, or name the model of that file (weights/README.md)."
         ) from error
-    backbone.vit.load_state_dict(named)
-    _log.info("DINOv3Backbone: %s filled from %s (%d tensors)", backbone.model_name, source, len(named))
+    wish.net.load_state_dict(named)
+    _log.info("%s: %s filled from %s (%d tensors)", wish.section, wish.model, source, len(named))
 
 
-def _from_file(backbone: DINOv3Backbone, path: Path) -> dict[str, Tensor]:
-    tag = backbone.vit.pretrained_cfg["tag"]  # type: ignore[index]  # a dict on a module, that mypy cannot see
-    if "sat493m" in path.name and tag != "sat493m":
-        raise ValueError(
-            f"DINOv3Backbone: {path} was trained on satellite pictures, with a mean and deviation of their "
-            "own: model_name must be timm's name with its tag (such as vit_large_patch16_dinov3.sat493m)."
-        )
+def _wish_of_dinov3(backbone: DINOv3Backbone) -> _Wish:
+    repository, tag = published_as(backbone.vit)
+
+    def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if "sat493m" in Path(backbone.checkpoint_path or "").name and tag != "sat493m":
+            raise ValueError(
+                "its name says that it was trained on satellite pictures, with a mean and deviation of their "
+                "own, which only timm's names with that tag bring (vit_large_patch16_dinov3.sat493m)."
+            )
+        return convert_to_timm(state, backbone.vit, backbone.full_depth)
+
+    return _Wish("DINOv3Backbone", backbone.model_name, backbone.vit, repository, convert)
+
+
+def _wish_of_hgnetv2(backbone: HGNetv2) -> _Wish:
+    wanted = backbone.state_dict()
+
+    def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        named = tensors_of_part(state, ("stem.stem1.conv.weight",), "HGNetv2")
+        kept = len(backbone.stages)
+        for name in list(named):
+            stage = re.match(r"stages\.(\d+)\.", name)
+            counts = (
+                name.endswith("num_batches_tracked") and name not in wanted
+            )  # a frozen norm counts nothing
+            if _HGNET_HEAD.match(name) or counts or (stage and int(stage[1]) >= kept):
+                del named[name]
+        for name in wanted:
+            if name.endswith("num_batches_tracked"):  # nor does the file of a frozen one
+                named.setdefault(name, wanted[name])
+        return named
+
+    return _Wish("HGNetv2", backbone.timm_name, backbone, f"timm/{backbone.timm_name}", convert)
+
+
+def _from_file(wish: _Wish, path: Path) -> dict[str, Tensor]:
     try:
         return read_state_dict(path)
     except ValueError as error:
         raise ValueError(
-            f"DINOv3Backbone.checkpoint_path: {error} Put the weights of {backbone.model_name} there "
+            f"{wish.section}.checkpoint_path: {error} Put the weights of {wish.model} there "
             "(weights/README.md says which file and from where), or let timm download its ungated copy with "
-            f"`-u DINOv3Backbone.checkpoint_path=null`; {_FROM_SCRATCH}."
+            f"`-u {wish.section}.checkpoint_path=null`; {wish.from_scratch}."
         ) from error
 
 
-def _from_hub(backbone: DINOv3Backbone) -> tuple[str, dict[str, Tensor]]:
-    repository = backbone.vit.pretrained_cfg["hf_hub_id"]  # type: ignore[index]  # as above
-    if not repository:
+def _from_hub(wish: _Wish) -> dict[str, Tensor]:
+    if not wish.repository:
         raise ValueError(
-            f"DINOv3Backbone: timm publishes no weights for {backbone.model_name!r}; name a file in "
-            f"DINOv3Backbone.checkpoint_path (weights/README.md). {_FROM_SCRATCH}."
+            f"{wish.section}: timm publishes no weights for {wish.model!r}; name a file in "
+            f"{wish.section}.checkpoint_path (weights/README.md), or {wish.from_scratch}."
         )
     try:
-        state = timm.models.load_state_dict_from_hf(str(repository), weights_only=True)
-    except (*_READ_ERRORS, ValueError) as error:
+        return dict(timm.models.load_state_dict_from_hf(wish.repository, weights_only=True))
+    except READ_ERRORS as error:
         raise ValueError(
-            "DINOv3Backbone: pretrained is True, checkpoint_path is not set, and the weights could not be "
-            f"downloaded from huggingface.co/{repository} ({_in_short(error)}). Without network: download "
-            "the file elsewhere, put it under weights/ and name it in DINOv3Backbone.checkpoint_path "
-            f"(weights/README.md says which and from where); {_FROM_SCRATCH}."
+            f"{wish.section}: pretrained is True, checkpoint_path is not set, and the weights could not be "
+            f"downloaded from huggingface.co/{wish.repository} ({in_short(error)}). Without network: "
+            "download the file elsewhere, put it under weights/ and name it in "
+            f"{wish.section}.checkpoint_path (weights/README.md says which and from where); "
+            f"{wish.from_scratch}."
         ) from error
-    return f"huggingface.co/{repository}", cast(dict[str, Tensor], state)
-
-
-def _check_names_and_shapes(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """Raises ValueError with the first tensors that are missing, left over or of another shape."""
-    faults = [
-        f"{name} is {tuple(given[name].shape)} there and {tuple(wanted[name].shape)} here"
-        for name in wanted
-        if name in given and given[name].shape != wanted[name].shape
-    ]
-    width = given["cls_token"].shape[-1] if "cls_token" in given else 0
-    if faults and width != wanted["cls_token"].shape[-1] and width in _MODEL_OF_WIDTH:
-        gated = "blocks.0.mlp.fc1_g.weight" in given
-        guess = "dinov3_small_plus" if gated and width == 384 else _MODEL_OF_WIDTH[width]
-        faults.insert(0, f"it looks like {guess}")
-    faults += [f"{name} is not there" for name in wanted if name not in given]
-    faults += [f"{name} has no place here" for name in given if name not in wanted]
-    if faults:
-        more = f" and {len(faults) - 4} more" if len(faults) > 4 else ""
-        raise ValueError(f"{'; '.join(faults[:4])}{more}.")
-
-
-def _in_short(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"

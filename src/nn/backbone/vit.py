@@ -121,6 +121,12 @@ def image_statistics(vit: Eva) -> tuple[tuple[float, float, float], tuple[float,
     return tuple(config["mean"]), tuple(config["std"])
 
 
+def published_as(vit: Eva) -> tuple[str, str]:
+    """The named weights' repository on Hugging Face ("" for none), and the tag of their training data."""
+    config = cast(dict[str, Any], vit.pretrained_cfg)
+    return str(config.get("hf_hub_id") or ""), str(config.get("tag") or "")
+
+
 def extract_maps(vit: Eva, images: Tensor, taps: tuple[int, ...]) -> tuple[Tensor, ...]:
     """Patch tokens after the blocks `taps` and the final norm, as maps.
 

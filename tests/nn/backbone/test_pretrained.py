@@ -9,13 +9,16 @@ from typing import Any
 import huggingface_hub.constants
 import numpy as np
 import pytest
+import timm
 import timm.models
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from src.nn.backbone.dinov3_backbone import DINOv3Backbone
-from src.nn.backbone.pretrained import load_pretrained, read_state_dict
+from src.nn.backbone.hgnetv2 import HGNetv2
+from src.nn.backbone.pretrained import load_pretrained
+from src.nn.backbone.weight_files import read_state_dict
 
 ZEROS = ("qkv.bias", "bias_mask", "mask_token")
 
@@ -177,7 +180,10 @@ def test_weights_of_another_size_name_the_first_tensors(tmp_path: Path) -> None:
     torch.save(vit_state(small(None, embed_dim=384, num_heads=6)), tmp_path / "weights.pth")
     backbone = small(tmp_path / "weights.pth")
     before = vit_state(backbone)
-    with pytest.raises(ValueError, match=r"looks like dinov3_small; cls_token is \(1, 1, 384\) there"):
+    with pytest.raises(
+        ValueError,
+        match=r"cls_token is \(1, 1, 384\) there and \(1, 1, 48\) here; it looks like dinov3_small",
+    ):
         load_pretrained(backbone)
     assert filled_with(backbone, before)
     torch.save(vit_state(small(None, depth=2)), tmp_path / "weights.pth")
@@ -236,6 +242,55 @@ def test_building_asks_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timm.models, "load_state_dict_from_hf", refuse)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
     DINOv3Backbone(pretrained=True, out_channels=(8, 8, 8))
+
+
+def hgnetv2(path: Path | None, **knobs: Any) -> HGNetv2:
+    return HGNetv2(name="B0", use_lab=True, checkpoint_path=path and str(path), **knobs)
+
+
+def filled_as(backbone: HGNetv2, state: dict[str, Tensor]) -> bool:
+    return all(torch.equal(value, state[name]) for name, value in backbone.state_dict().items())
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+@pytest.mark.parametrize("knobs", [{}, {"return_idx": (1, 2), "freeze_norm": True}])
+def test_hgnetv2_from_a_file(tmp_path: Path, prefix: str, knobs: dict[str, Any]) -> None:
+    state = timm.create_model("hgnetv2_b0").state_dict()  # with a classifier
+    state = {name: torch.randn_like(value) if value.ndim else value for name, value in state.items()}
+    torch.save({"model": {prefix + name: value for name, value in state.items()}}, tmp_path / "b0.pth")
+    backbone = hgnetv2(tmp_path / "b0.pth", **knobs)
+    load_pretrained(backbone)
+    assert filled_as(backbone, state)
+
+
+def test_hgnetv2_from_a_file_with_frozen_norms(tmp_path: Path) -> None:
+    frozen = hgnetv2(None, freeze_norm=True).state_dict()
+    torch.save(frozen, tmp_path / "b0.pth")
+    backbone = hgnetv2(tmp_path / "b0.pth")
+    load_pretrained(backbone)
+    assert all(torch.equal(backbone.state_dict()[name], value) for name, value in frozen.items())
+
+
+def test_hgnetv2_from_timms_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    state = hgnetv2(None).state_dict()
+
+    def download(repository: str, **_: Any) -> dict[str, Tensor]:
+        asked.append(repository)
+        return state
+
+    monkeypatch.setattr(timm.models, "load_state_dict_from_hf", download)
+    backbone = hgnetv2(None)
+    load_pretrained(backbone)
+    assert asked == ["timm/hgnetv2_b0.ssld_stage1_in22k_in1k"] and filled_as(backbone, state)
+
+
+def test_hgnetv2_refuses_what_does_not_fit(tmp_path: Path) -> None:
+    torch.save(HGNetv2(name="B0", use_lab=False).state_dict(), tmp_path / "b0.pth")
+    with pytest.raises(ValueError, match=r"HGNetv2: .*lab\.scale is not there"):
+        load_pretrained(hgnetv2(tmp_path / "b0.pth"))
+    with pytest.raises(ValueError, match=r"HGNetv2\.checkpoint_path.*HGNetv2\.pretrained=False"):
+        load_pretrained(hgnetv2(tmp_path / "missing.pth"))
 
 
 def test_other_modules_have_no_pretrained_weights() -> None:
