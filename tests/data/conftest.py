@@ -5,11 +5,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
 
 from src.data import CocoDetection, build_pipeline
+
+# a busy machine may pause any test for longer than the default of 200 ms
+hypothesis.settings.register_profile("no_deadline", deadline=None)
+hypothesis.settings.load_profile("no_deadline")
 
 STRONG = ("RandomPhotometricDistort", "RandomZoomOut", "RandomIoUCrop")
 RECIPE: tuple[tuple[str, Mapping[str, Any]], ...] = (

@@ -1,5 +1,5 @@
 import json
-import subprocess
+import runpy
 import sys
 
 import numpy as np
@@ -131,20 +131,14 @@ def test_settings_out_of_range_are_refused(tmp_path, change):
         write_demo_dataset(tmp_path / "demo", SMALL._replace(**change))
 
 
-def test_the_door_writes_and_says_so(tmp_path, repo_root):
+@pytest.mark.parametrize(("size", "status"), [("96", 0), ("8", 2)])
+def test_the_door_writes_or_refuses_with_status_2(tmp_path, repo_root, monkeypatch, capsys, size, status):
     door = repo_root / "tools" / "dataset" / "make_demo_dataset.py"
-    command = [
-        sys.executable,
-        str(door),
-        "--output",
-        str(tmp_path / "demo"),
-        "--train",
-        "2",
-        "--val",
-        "1",
-        "--size",
-    ]
-    done = subprocess.run([*command, "96"], capture_output=True, text=True, check=True)
-    assert "2 + 1 pictures written" in done.stdout and (tmp_path / "demo" / "train" / "000002.jpg").exists()
-    refused = subprocess.run([*command, "8"], capture_output=True, text=True, check=False)
-    assert refused.returncode == 2 and refused.stderr.startswith("error: demo dataset")
+    arguments = ["--output", str(tmp_path / "demo"), "--train", "2", "--val", "1", "--size", size]
+    monkeypatch.setattr(sys, "argv", [str(door), *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(door), run_name="__main__")
+    assert ended.value.code == status
+    said = capsys.readouterr()
+    assert (tmp_path / "demo" / "train" / "000002.jpg").exists() == (status == 0)
+    assert "2 + 1 pictures written" in said.out if status == 0 else said.err.startswith("error: demo dataset")
