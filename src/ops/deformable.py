@@ -1,0 +1,126 @@
+"""Deformable sampling: a weighted mean of a pyramid's values at points between its cells.
+
+Legend: B batch, S cells of all levels, Q queries, H heads, P points of all levels, D width, c = D / H.
+
+Three ways to sample:
+- `bilinear`: torch's grid_sample, zeros outside the map;
+- `gather`: the same values (to float32's last digits) by plain gathers, for runtimes in which GridSample is
+  slow or wrong;
+- `nearest`: the value of the cell that a point lies in, points outside moved to the border.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Sampling = Literal["bilinear", "gather", "nearest"]
+
+
+def arrange_values(
+    memory: Tensor, shapes_hw: Sequence[tuple[int, int]], num_heads: int, sampling: Sampling
+) -> tuple[Tensor, ...]:
+    """Lay `memory` out once for many calls of `sample_values`, in float32.
+
+    Args:
+        memory: [B, S, D], levels one after the other, each row by row.
+        shapes_hw: Size of each level's map.
+        num_heads: H.
+        sampling: As it is given to `sample_values`.
+
+    Returns:
+        For `bilinear` a map [B * H, c, h, w] for each level, otherwise one [B * S * H, c].
+    """
+    batch, _, width = memory.shape
+    memory = memory.float()
+    if sampling != "bilinear":
+        return (memory.reshape(-1, width // num_heads),)
+    maps = []
+    start = 0
+    for h, w in shapes_hw:
+        # [B, h * w, D] -> [B * H, c, h, w]
+        level = memory[:, start : start + h * w].transpose(1, 2)
+        maps.append(level.reshape(batch * num_heads, width // num_heads, h, w))
+        start += h * w
+    return tuple(maps)
+
+
+def sample_values(
+    values: Sequence[Tensor],
+    shapes_hw: Sequence[tuple[int, int]],
+    locations: Tensor,
+    weights: Tensor,
+    num_points: Sequence[int],
+    sampling: Sampling,
+) -> Tensor:
+    """Weighted sums of the values at `locations`.
+
+    Args:
+        values: What `arrange_values` gave.
+        shapes_hw: Size of each level's map.
+        locations: [B, Q, H, P, 2] float32 (x, y) in units of the whole map, from (0, 0) to (1, 1).
+        weights: [B, Q, H, P] float32.
+        num_points: Points of each level; the first of the P belong to the first level.
+        sampling: How to read between cells.
+
+    Returns:
+        [B, Q, D] float32.
+    """
+    if sampling == "bilinear":
+        return _sample_maps(values, locations, weights, num_points)
+    batch, num_queries, num_heads, total, _ = locations.shape
+    cells, shares = _cells_around(shapes_hw, locations, num_points, nearest=sampling == "nearest")
+    # [B, Q, H, P, K] cells of a picture -> rows of values
+    num_cells = sum(h * w for h, w in shapes_hw)
+    picture = torch.arange(batch, device=locations.device).reshape(-1, 1, 1, 1, 1)
+    head = torch.arange(num_heads, device=locations.device).reshape(1, 1, -1, 1, 1)
+    rows = ((picture * num_cells + cells) * num_heads + head).flatten()
+    taps = total * cells.shape[-1]
+    width = values[0].shape[-1]
+    read = values[0].index_select(0, rows).reshape(-1, taps, width)
+    shares = (shares * weights[..., None]).reshape(-1, 1, taps)
+    return torch.bmm(shares, read).reshape(batch, num_queries, num_heads * width)
+
+
+def _sample_maps(
+    maps: Sequence[Tensor], locations: Tensor, weights: Tensor, num_points: Sequence[int]
+) -> Tensor:
+    batch, num_queries, num_heads, total, _ = locations.shape
+    # [B, Q, H, P, 2] -> [B * H, Q, P, 2], from [0, 1] to grid_sample's [-1, 1]
+    grid = (2 * locations - 1).transpose(1, 2).reshape(batch * num_heads, num_queries, total, 2)
+    sampled = [
+        F.grid_sample(level, part, mode="bilinear", padding_mode="zeros", align_corners=False)
+        for level, part in zip(maps, torch.split(grid, list(num_points), 2), strict=True)
+    ]
+    # [B * H, c, Q, P] -> [B, Q, D]
+    shares = weights.transpose(1, 2).reshape(batch * num_heads, 1, num_queries, total)
+    mean = (torch.cat(sampled, -1) * shares).sum(-1)
+    return mean.reshape(batch, -1, num_queries).transpose(1, 2)
+
+
+def _cells_around(
+    shapes_hw: Sequence[tuple[int, int]], locations: Tensor, num_points: Sequence[int], *, nearest: bool
+) -> tuple[Tensor, Tensor]:
+    """The cells [B, Q, H, P, K] of a picture that each point reads, and their shares; K is 1 or 4."""
+    levels = [level for level, count in enumerate(num_points) for _ in range(count)]
+    starts = [sum(h * w for h, w in shapes_hw[:level]) for level in levels]
+    size = locations.new_tensor([shapes_hw[level][::-1] for level in levels])
+    start = torch.tensor(starts, device=locations.device)
+    if nearest:
+        corner = (locations * size).floor().unsqueeze(-2)
+        share = torch.ones_like(corner[..., 0])
+    else:
+        position = locations * size - 0.5
+        low = position.floor()
+        high_share = (position - low).unsqueeze(-2)
+        steps = locations.new_tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+        corner = low.unsqueeze(-2) + steps
+        share = torch.where(steps > 0, high_share, 1 - high_share).prod(-1)
+        inside = (corner >= 0) & (corner < size.unsqueeze(-2))
+        share = share * inside.all(-1)
+    corner = torch.minimum(corner.clamp(min=0), size.unsqueeze(-2) - 1)
+    x, y = corner.long().unbind(-1)
+    row_length = size[:, :1].long()
+    return start[:, None] + y * row_length + x, share
