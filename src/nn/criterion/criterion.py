@@ -1,7 +1,7 @@
 """D-FINE's training criterion: a fixed number of operations and one wait for the device, whatever the depth.
 
-Legend: B batch, Q queries of a picture, S = B * Q, C classes, L decoder layers, O outputs (layers, pre and, for
-the matching queries, encoder), N pairs of prediction and object, G of them in the box losses, R bins.
+Legend: B batch, Q queries of a picture, S = B * Q, C classes, L decoder layers, O outputs (layers, pre and,
+for the matching queries, encoder), N pairs of prediction and object, G of them in the box losses, R bins.
 """
 
 from collections.abc import Mapping
@@ -30,21 +30,22 @@ DEFAULT_WEIGHTS: Mapping[str, float] = MappingProxyType(
 class DFINECriterion(nn.Module):
     """All losses of a training step, weighted and by name.
 
-    The names are upstream's: `loss_vfl`, `loss_bbox`, `loss_giou`, `loss_fgl` of the last layer; with `loss_ddf`
-    and the suffix `_aux_i` of the layers before; `_pre` of the boxes before refinement; `_enc_0` of the
-    encoder's proposals; `_dn_i` and `_dn_pre` of the denoising queries. They depend on the model alone, never on
-    the batch: without any object the losses of pairs are zeros that still belong to the graph, so that every
-    rank of a distributed run has the same losses and every parameter its gradient.
+    The names are upstream's: `loss_vfl`, `loss_bbox`, `loss_giou`, `loss_fgl` of the last layer; with
+    `loss_ddf` and the suffix `_aux_i` of the layers before; `_pre` of the boxes before refinement; `_enc_0`
+    of the encoder's proposals; `_dn_i` and `_dn_pre` of the denoising queries. They depend on the model, never
+    on the batch: without any object the losses of pairs are zeros that still belong to the graph, so that
+    every rank of a distributed run has the same losses and every parameter its gradient.
 
-    Class losses use each output's own matching, the others the union of all matchings (D-FINE's GO-LSD). What the
-    sums are divided by is averaged over the ranks, so that several ranks train as one would on the whole
+    Class losses use each output's own matching, the others the union of all matchings (D-FINE's GO-LSD). What
+    the sums are divided by is averaged over the ranks, so that several ranks train as one would on the whole
     batch. A loss that is not finite is returned as it is.
 
     Args:
         matcher: Assigns objects to queries.
         num_classes: C, compared with the outputs.
         weight_dict: A weight >= 0 for each loss that `losses` switches on.
-        losses: What to compute: "vfl" (loss_vfl), "boxes" (loss_bbox, loss_giou), "local" (loss_fgl, loss_ddf).
+        losses: What to compute: "vfl" (loss_vfl), "boxes" (loss_bbox, loss_giou), "local" (loss_fgl,
+            loss_ddf).
         alpha: Weight of the VFL's negative terms.
         gamma: Exponent of the VFL's negative terms.
         reg_max: Number of bins less one, if stated: compared with the outputs.
@@ -85,7 +86,7 @@ class DFINECriterion(nn.Module):
     def forward(self, output: TrainOutput, targets: Targets) -> dict[str, Tensor]:
         """Weighted losses by name, float32 scalars.
 
-        Computed in float32 whatever autocast says. The host waits for the device once, for the matching costs.
+        Computed in float32 whatever autocast says. The host waits for the device once, for the costs.
 
         Raises:
             ValueError: The outputs have other classes or bins than stated.
@@ -93,14 +94,12 @@ class DFINECriterion(nn.Module):
         self._check(output)
         with torch.autocast(output.bins.device.type, enabled=False):
             matching, noised = stack_matching(output), stack_denoising(output)
-            by_picture = (len(targets.counts), output.encoder.boxes_cxcywh.shape[1])
-            matches = self.matcher(
-                matching.logits.detach().unflatten(1, by_picture),
-                matching.boxes.detach().unflatten(1, by_picture),
-                targets,
-            )
-            device = matching.logits.device
-            pairs = pair_up(matches, targets.counts, by_picture[1], _noised_layout(output), device)
+            num_queries = output.encoder.boxes_cxcywh.shape[1]
+            # [O, S, X] -> [O, B, Q, X]
+            by_picture = (len(matching.suffixes), len(targets.counts), num_queries, -1)
+            logits, boxes = matching.logits.detach(), matching.boxes.detach()
+            matches = self.matcher(logits.view(by_picture), boxes.view(by_picture), targets)
+            pairs = pair_up(matches, targets.counts, num_queries, _noised_layout(output), logits.device)
             own, of_noised = normalisers(pairs.counts)
             named = self._family(matching, pairs.matching, own, targets, output)
             if noised is not None:
@@ -153,7 +152,7 @@ class DFINECriterion(nn.Module):
         """FGL [L] of the pairs whose rows [L, G], IoU [L, G] and true boxes [L, G, 4] are given."""
         index = rows.flatten()
         # [L, S, 4, R] -> [L, G, 4, R]
-        edges = stacked.corners.flatten(0, 1).index_select(0, index).unflatten(0, rows.shape)
+        edges = stacked.corners.flatten(0, 1).index_select(0, index).view(*rows.shape, 4, -1)
         references = stacked.references.flatten(0, 1).index_select(0, index).view_as(true_boxes)
         corners = torch.stack(corner_planes(true_boxes), -1)
         distances = boxes_to_distances(references, corners, output.reg_scale)

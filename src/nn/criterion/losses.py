@@ -1,12 +1,14 @@
 """The losses of D-FINE on stacked outputs: each function gives one sum for every output, not yet normalised.
 
-Legend: O outputs, S queries of the batch, C classes, N pairs of prediction and object, K students (layers that
-learn from the last one), R bins of an edge distribution.
+Legend: O outputs, S queries of the batch, C classes, N pairs of prediction and object, K students (layers
+that learn from the last one), R bins of an edge distribution.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .dense import Distillation, NegativeFocal
 
 
 def varifocal_loss(logits: Tensor, picks: Tensor, ious: Tensor, alpha: float, gamma: float) -> Tensor:
@@ -26,11 +28,13 @@ def varifocal_loss(logits: Tensor, picks: Tensor, ious: Tensor, alpha: float, ga
     Returns:
         [O] sums.
     """
-    weights = logits.detach().sigmoid().pow_(gamma).mul_(alpha)
-    weights.view(-1)[picks] = ious
-    # w * BCE(x, t) = w * softplus(x) - w * t * x, and t is 0 but at the picks, where w = t
-    at_zero = (weights * F.softplus(logits)).sum((1, 2))
-    return at_zero - (ious.square() * logits.flatten()[picks]).sum(1)
+    everywhere: Tensor = NegativeFocal.apply(logits, alpha, gamma)
+    x = logits.flatten().index_select(0, picks.flatten()).view_as(picks)
+    surprise = F.softplus(x)  # -log(1 - p)
+    taken_back = x.detach().sigmoid().pow(gamma).mul(alpha) * surprise
+    # weight * BCE(x, target) with both the IoU, instead of the negative term
+    there = ious * (surprise - ious * x)
+    return everywhere + (there - taken_back).sum(1)
 
 
 def fine_grained_loss(
@@ -64,7 +68,5 @@ def distillation_loss(corner_logits: Tensor, importance: Tensor, temperature: fl
     Returns:
         [K] weighted sums of the divergence KL(teacher || student) over queries and edges.
     """
-    log_probabilities = F.log_softmax(corner_logits / temperature, -1)
-    teacher = log_probabilities[-1].detach()
-    divergence = (teacher.exp() * (teacher - log_probabilities[:-1])).sum((-1, -2))
-    return (divergence * importance).sum(1) * temperature**2
+    sums: Tensor = Distillation.apply(corner_logits, importance, temperature)
+    return sums

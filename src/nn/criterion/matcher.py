@@ -16,6 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from ...structures import Targets
+from .blocks import blocks
 from .overlap import corner_planes, overlap
 from .transfer import upload
 
@@ -42,8 +43,8 @@ class HungarianMatcher(nn.Module):
     GIoU, each with its weight. A picture with more objects than queries has every query matched, and the
     objects that fit worst stay without one.
 
-    A cost that is not finite (a prediction was not) is replaced by a large one, so that the assignment exists;
-    the losses then show the NaN, and it is theirs to show.
+    A cost that is not finite (a prediction was not) is replaced by a large one, so that the assignment
+    exists; the losses then show the NaN, and it is theirs to show.
 
     Args:
         weight_dict: Weights of `cost_class`, `cost_bbox` and `cost_giou`, all three.
@@ -65,7 +66,7 @@ class HungarianMatcher(nn.Module):
             )
         if min(weight_dict.values()) < 0 or max(weight_dict.values()) == 0:
             raise ValueError(
-                f"HungarianMatcher: weights must be >= 0 and not all 0, but weight_dict is {dict(weight_dict)}"
+                f"HungarianMatcher: weights must be >= 0 and not all 0, but they are {dict(weight_dict)}"
             )
         if not 0 <= alpha <= 1 or gamma < 0:
             raise ValueError(
@@ -90,9 +91,13 @@ class HungarianMatcher(nn.Module):
             none = np.zeros((logits.shape[0], 0), dtype=np.int64)
             return Matches(none, none)
         slots = upload(padded_slots(targets.counts), logits.device)  # [B, M]
-        costs = self.pair_costs(
-            logits.float(), boxes_cxcywh.float(), targets.labels[slots], targets.boxes_cxcywh[slots].float()
-        )
+        labels, true_boxes = targets.labels[slots], targets.boxes_cxcywh[slots].float()
+        num_outputs, num_pictures, num_queries, _ = logits.shape
+        costs = boxes_cxcywh.new_empty((num_outputs, *slots.shape, num_queries), dtype=torch.float32)
+        for part in blocks(num_pictures, costs[:, 0].numel(), costs.device):
+            costs[:, part] = self.pair_costs(
+                logits[:, part].float(), boxes_cxcywh[:, part].float(), labels[part], true_boxes[part]
+            )
         return assign(costs.cpu().numpy(), targets.counts)
 
     def pair_costs(self, logits: Tensor, boxes_cxcywh: Tensor, labels: Tensor, true_boxes: Tensor) -> Tensor:
@@ -129,11 +134,12 @@ class HungarianMatcher(nn.Module):
 
 
 def padded_slots(counts: tuple[int, ...]) -> NDArray[np.int64]:
-    """Rows [B, M] of the packed targets that fill a table of M objects a picture; padding repeats some row."""
+    """Rows [B, M] of the packed targets, M objects a picture; padding repeats some row."""
     sizes = np.asarray(counts, dtype=np.int64)
     starts = np.cumsum(sizes) - sizes
     slots = starts[:, None] + np.minimum(np.arange(sizes.max()), np.maximum(sizes[:, None] - 1, 0))
-    return np.minimum(slots, sizes.sum() - 1)
+    within: NDArray[np.int64] = np.minimum(slots, sizes.sum() - 1)
+    return within
 
 
 def assign(costs: NDArray[np.float32], counts: tuple[int, ...]) -> Matches:

@@ -31,8 +31,8 @@ def normalisers(counts: Tensor) -> tuple[Normalisers, Normalisers]:
     """The normalisers of the matching part and of the denoising part.
 
     DDF weighs the mean over matched edges against the mean over the others like the square roots of their
-    numbers (per picture, times 8) in the matching part, also in the denoising part. Every number is the mean over
-    the ranks, so that the mean of the ranks' losses is the loss of their whole batch.
+    numbers in the matching part (per picture, times 8), also in the denoising part. Every number is the mean
+    over the ranks, so that the mean of the ranks' losses is the loss of their whole batch.
 
     Args:
         counts: [8] float32 of this rank, as `pairs.StepPairs` describes them.

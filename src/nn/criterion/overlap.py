@@ -1,8 +1,8 @@
 """IoU and generalised IoU on coordinate planes, for the many boxes of a training step.
 
-The same maths as `ops.boxes.iou_and_giou`, which keeps the four coordinates in the last dimension. Here each is
-a tensor of its own: products over a dimension of two are slow (three times on a CPU), and their gradient asks the
-host whether a factor is zero, which is a wait for the device in every backward pass.
+The same maths as `ops.boxes.iou_and_giou`, which keeps the four coordinates in the last dimension. Here each
+is a tensor of its own: products over a dimension of two are slow (three times on a CPU), and their gradient
+asks the host whether a factor is zero, which is a wait for the device in every backward pass.
 """
 
 from torch import Tensor, maximum, minimum

@@ -42,9 +42,9 @@ class StepPairs(NamedTuple):
     Attributes:
         matching: Of the layers, pre and encoder outputs.
         denoising: Of the denoising outputs, empty where there are none.
-        counts: [8] float32, of this rank: pictures B; objects T; denoising copies g of every object (1 without
-            denoising); T * g; then queries in the box losses with an object and without one, of the matching
-            part and of the denoising part.
+        counts: [8] float32, of this rank: pictures B; objects T; denoising copies g of every object (1
+            without denoising); T * g; then queries in the box losses with an object and without one, of the
+            matching part and of the denoising part.
     """
 
     matching: Pairs
@@ -104,7 +104,7 @@ def pair_up(
         np.asarray(numbers, dtype=np.int64),
     )
     packed = upload(np.concatenate([part.reshape(-1) for part in parts]), device)
-    sent = packed.split([part.size for part in parts])
+    sent = torch.split(packed, [part.size for part in parts])
     own, union = slice(0, num_classed), slice(num_classed, rows.shape[1])
     return StepPairs(
         matching=Pairs(sent[0].view(rows.shape), sent[1].view(rows.shape), own, union),
