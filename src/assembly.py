@@ -1,0 +1,253 @@
+"""From the names in the YAML to the objects: the only file that knows both."""
+
+import logging
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import distributed
+from .core import Experiment, LoaderSettings, dump_experiment, load_experiment
+from .data import TRANSFORMS, CocoDetection, build_eval_loader, build_pipeline, build_train_loader
+from .evaluation import CocoEvaluator, CocoMetrics, write_metrics
+from .nn.backbone import DINOv3Backbone, HGNetv2, load_pretrained
+from .nn.criterion import DFINECriterion, HungarianMatcher
+from .nn.decoder import DFINETransformer
+from .nn.dfine import DFINE
+from .nn.encoder import HybridEncoder
+from .nn.postprocessor import DFINEPostProcessor
+from .solver.checkpoint import read_checkpoint
+from .solver.evaluate import Evaluation
+from .solver.logs import setup_logging
+from .solver.precision import choose_precision
+from .solver.trainer import Trainer, TrainingParts
+from .solver.weights import class_names, load_model, tune_model
+from .structures import ClassNames
+
+logger = logging.getLogger(__name__)
+
+COMPONENTS: dict[str, Callable[..., Any]] = {
+    "DFINE": DFINE,
+    "DINOv3Backbone": DINOv3Backbone,
+    "HGNetv2": HGNetv2,
+    "HybridEncoder": HybridEncoder,
+    "DFINETransformer": DFINETransformer,
+    "DFINECriterion": DFINECriterion,
+    "HungarianMatcher": HungarianMatcher,
+    "DFINEPostProcessor": DFINEPostProcessor,
+}
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """The experiment that a YAML file and `-u` overrides describe.
+
+    Raises:
+        ConfigError: Anything in it is unknown, of the wrong type, missing or unused; all faults at once.
+    """
+    return load_experiment(path, overrides, components=COMPONENTS, transforms=TRANSFORMS)
+
+
+def dump(experiment: Experiment) -> str:
+    """The resolved experiment as one plain YAML, which loads again to the same."""
+    return dump_experiment(experiment)
+
+
+def build_model(experiment: Experiment) -> DFINE:
+    """The model with random weights; nothing is read or fetched."""
+    wiring, knobs = experiment.wiring[experiment.model], experiment.components
+    backbone = COMPONENTS[wiring["backbone"]](**knobs[wiring["backbone"]])
+    encoder = COMPONENTS[wiring["encoder"]](backbone.levels, **knobs[wiring["encoder"]])
+    decoder = COMPONENTS[wiring["decoder"]](
+        encoder.levels, experiment.num_classes, **knobs[wiring["decoder"]]
+    )
+    return DFINE(backbone, encoder, decoder)
+
+
+def build_criterion(experiment: Experiment) -> DFINECriterion:
+    """The losses, with their matcher."""
+    matcher_name = experiment.wiring[experiment.criterion]["matcher"]
+    matcher = COMPONENTS[matcher_name](**experiment.components[matcher_name])
+    return DFINECriterion(matcher, experiment.num_classes, **experiment.components[experiment.criterion])
+
+
+def build_postprocessor(experiment: Experiment) -> DFINEPostProcessor:
+    """What turns outputs into detections in pixels."""
+    return DFINEPostProcessor(experiment.num_classes, **experiment.components[experiment.postprocessor])
+
+
+def build_dataset(
+    experiment: Experiment, settings: LoaderSettings, model: nn.Module, classes: ClassNames | None = None
+) -> CocoDetection:
+    """The pictures of a loader's section; labels follow `classes`, or the annotation file's own.
+
+    Raises:
+        ValueError: The annotation file is faulty, holds another number of classes than `num_classes`, or the
+            transforms state a normalisation that is not the model's.
+    """
+    stated = settings.dataset
+    ops = [(op.type, op.knobs) for op in stated.transforms.ops]
+    _check_normalisation(ops, model)
+    strong = stated.transforms.policy.ops if stated.transforms.policy else ()
+    pipeline = build_pipeline(ops, strong_ops=strong, size_hw=experiment.eval_spatial_size)
+    dataset = CocoDetection(
+        Path(stated.img_folder), Path(stated.ann_file), pipeline, experiment.seed or 0, classes
+    )
+    found = len(dataset.classes.names)
+    if found != experiment.num_classes:
+        raise ValueError(
+            f"{stated.ann_file} has {found} categories, but num_classes is {experiment.num_classes}; "
+            f"add `-u num_classes={found}` or write it into the file"
+        )
+    return dataset
+
+
+def _check_normalisation(ops: Sequence[tuple[str, Mapping[str, Any]]], model: nn.Module) -> None:
+    """The model normalises on the device; a Normalize in the list states how, and must say the same."""
+    for name, knobs in ops:
+        if name != "Normalize":
+            continue
+        own = (model.backbone.image_mean, model.backbone.image_std)
+        said = (tuple(knobs["mean"]), tuple(knobs["std"]))
+        if own != said:
+            raise ValueError(
+                f"transforms: Normalize states mean {said[0]} and std {said[1]}, but "
+                f"{type(model.backbone).__name__} normalises with mean {own[0]} and std {own[1]}; "
+                "remove Normalize or state these numbers"
+            )
+
+
+def build_evaluation(
+    experiment: Experiment, device: torch.device, model: nn.Module, classes: ClassNames | None = None
+) -> Evaluation:
+    """The evaluation pictures and their scoring; labels mean `classes`, or the annotation file's own."""
+    settings = experiment.val_dataloader
+    dataset = build_dataset(experiment, settings, model, classes)
+    loader = build_eval_loader(
+        dataset,
+        batch_size=_share(settings.total_batch_size, "val_dataloader"),
+        num_workers=settings.num_workers,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+        pin_memory=device.type == "cuda",
+    )
+
+    def make_evaluator() -> CocoEvaluator:
+        return CocoEvaluator(
+            Path(settings.dataset.ann_file), dataset.classes, backend=experiment.evaluator.backend
+        )
+
+    return Evaluation(
+        loader, build_postprocessor(experiment).to(device), make_evaluator, dataset.classes, device
+    )
+
+
+def _share(total_batch_size: int, section: str) -> int:
+    """One rank's part of a batch."""
+    world = distributed.world_size()
+    if total_batch_size % world:
+        raise ValueError(
+            f"{section}.total_batch_size is {total_batch_size}: {world} processes cannot share it equally; "
+            f"use a multiple of {world}"
+        )
+    return total_batch_size // world
+
+
+def build_trainer(
+    experiment: Experiment, device: torch.device, *, resume: str | None = None, tune: str | None = None
+) -> Trainer:
+    """Everything for a training run, with pretrained, resumed or tuned weights in place."""
+    model = build_model(experiment)
+    settings = experiment.train_dataloader
+    dataset = build_dataset(experiment, settings, model)
+    loader = build_train_loader(
+        dataset,
+        batch_size=_share(settings.total_batch_size, "train_dataloader"),
+        num_workers=settings.num_workers,
+        shuffle=settings.shuffle,
+        drop_last=settings.drop_last,
+        seed=experiment.seed or 0,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+        pin_memory=device.type == "cuda",
+    )
+    if resume is None and tune is None:
+        load_pretrained(model.backbone)
+    if tune is not None:
+        logger.info("%s", tune_model(model, read_checkpoint(Path(tune)), Path(tune), classes=dataset.classes))
+    parts = TrainingParts(
+        model=model,
+        criterion=build_criterion(experiment).to(device),
+        loader=loader,
+        evaluation=build_evaluation(experiment, device, model, dataset.classes),
+        classes=dataset.classes,
+        config_text=dump(experiment),
+    )
+    trainer = Trainer(experiment, parts, device)
+    if resume is not None:
+        trainer.resume(Path(resume))
+    return trainer
+
+
+def train(
+    experiment: Experiment, device: torch.device, *, resume: str | None = None, tune: str | None = None
+) -> None:
+    """Train to the end of the run's last epoch."""
+    experiment = _seeded(experiment)
+    setup_logging(Path(experiment.output_dir))
+    trainer = build_trainer(experiment, device, resume=resume, tune=tune)
+    trainer.fit()
+
+
+def _seeded(experiment: Experiment) -> Experiment:
+    """The experiment with a seed, drawn where none is given and the same on every rank."""
+    seed = experiment.seed
+    if seed is None:
+        seed = int(distributed.broadcast_int(secrets.randbelow(2**31)))
+    distributed.seed_everything(seed)
+    return replace(experiment, seed=seed)
+
+
+def test(experiment: Experiment, device: torch.device, *, checkpoint: str | None) -> CocoMetrics:
+    """COCO's numbers of a checkpoint on the evaluation pictures, also written to `output_dir/eval.json`.
+
+    Raises:
+        ValueError: No checkpoint is named, or it is not one of this model.
+    """
+    if checkpoint is None:
+        raise ValueError(
+            "--test-only evaluates a checkpoint: name it with -r, for instance -r output/NAME/best.pth"
+        )
+    setup_logging(None)
+    model = build_model(experiment)
+    state = read_checkpoint(Path(checkpoint))
+    load_model(model, state, Path(checkpoint))
+    model.to(device).eval()
+    precision = choose_precision(device, use_amp=experiment.use_amp, dtype=experiment.amp.dtype)
+    metrics = build_evaluation(experiment, device, model, class_names(state))(model, precision)
+    if distributed.is_main():
+        Path(experiment.output_dir).mkdir(parents=True, exist_ok=True)
+        write_metrics(metrics, Path(experiment.output_dir) / "eval.json")
+    return metrics
+
+
+def load_detector(
+    config: Path, checkpoint: Path | None, overrides: Sequence[str] = (), device: torch.device | str = "cpu"
+) -> tuple[DFINE, DFINEPostProcessor, ClassNames, Experiment]:
+    """A model ready to detect, with its postprocessor, its classes and its experiment.
+
+    Class names come from the checkpoint; without them classes are called by their index.
+    """
+    experiment = load(config, overrides)
+    model = build_model(experiment)
+    names = ClassNames(
+        tuple(str(i) for i in range(experiment.num_classes)), tuple(range(experiment.num_classes))
+    )
+    if checkpoint is not None:
+        state = read_checkpoint(checkpoint)
+        load_model(model, state, checkpoint)
+        names = class_names(state) or names
+    return model.to(device).eval(), build_postprocessor(experiment).to(device), names, experiment

@@ -1,0 +1,100 @@
+"""One optimizer step: forward, losses, backward, clip, update, average."""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LRScheduler
+
+from ..optim import ModelEMA
+from ..structures import Targets, TrainOutput
+from .precision import Precision
+
+Criterion = Callable[[TrainOutput, Targets], dict[str, Tensor]]
+
+
+class StepResult(NamedTuple):
+    """What one step says of itself.
+
+    Attributes:
+        names: Names of the losses.
+        losses: [len(names)] their values, weighted, mean over the micro-batches, on the device.
+        finite: Whether the gradients were finite; otherwise nothing was updated.
+    """
+
+    names: tuple[str, ...]
+    losses: Tensor
+    finite: bool
+
+
+class TrainingStep:
+    """Owns what changes in a step: optimizer, schedule, scaler and average.
+
+    The gradient norm decides whether a step counts. With several ranks it is that of the averaged gradients,
+    the same number everywhere, so all ranks take the same decision without asking one another.
+    """
+
+    def __init__(
+        self,
+        criterion: Criterion,
+        optimizer: torch.optim.Optimizer,
+        schedule: LRScheduler,
+        ema: ModelEMA | None,
+        precision: Precision,
+        *,
+        clip_max_norm: float,
+    ) -> None:
+        self.criterion = criterion
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.ema = ema
+        self.precision = precision
+        self.scaler = precision.scaler()
+        self.clip_max_norm = clip_max_norm
+
+    def __call__(
+        self, model: nn.Module, bare_model: nn.Module, micro_batches: Sequence[tuple[Tensor, Targets]]
+    ) -> StepResult:
+        """Train on `micro_batches` of (images [B, 3, H, W] in [0, 1], targets) as on one batch.
+
+        Args:
+            model: What is called; wrapped in DistributedDataParallel where there are several ranks.
+            bare_model: The same model without the wrapper, for the average.
+            micro_batches: The gradients of all of them are averaged before the one update.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        names: tuple[str, ...] = ()
+        total: Tensor | float = 0.0
+        for i, (images, targets) in enumerate(micro_batches):
+            last = i == len(micro_batches) - 1
+            with (
+                model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext()
+            ):
+                with self.precision.autocast():
+                    output = model(images, targets)
+                losses = self.criterion(output, targets)
+                stacked = torch.stack(list(losses.values())) / len(micro_batches)
+                self.scaler.scale(stacked.sum()).backward()  # type: ignore[no-untyped-call, unused-ignore]
+            names, total = tuple(losses), total + stacked.detach()
+        assert isinstance(total, Tensor), "a step has at least one micro-batch"
+        return StepResult(names, total, self._update(bare_model))
+
+    def _update(self, bare_model: nn.Module) -> bool:
+        self.scaler.unscale_(self.optimizer)
+        parameters = [
+            p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None
+        ]
+        norm = nn.utils.clip_grad_norm_(parameters, self.clip_max_norm or float("inf"))
+        finite = bool(torch.isfinite(norm))
+        if finite or self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        if finite:
+            if self.ema is not None:
+                self.ema.update(bare_model)
+        # the schedule counts attempted steps, so that it ends with the run
+        self.schedule.step()
+        return finite or self.scaler.is_enabled()

@@ -1,0 +1,209 @@
+"""Whole runs of a tiny model through the same door that users take."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from src import assembly
+from src.solver.trainer import Trainer
+
+Config = Callable[..., Path]
+CPU = torch.device("cpu")
+
+
+def train(config: Path, *overrides: str, **start: str) -> Path:
+    experiment = assembly.load(config, overrides)
+    assembly.train(experiment, CPU, **start)
+    return Path(experiment.output_dir)
+
+
+def weights(path: Path, part: str = "model") -> dict[str, Tensor]:
+    checkpoint: dict[str, Any] = torch.load(path, weights_only=True)
+    return checkpoint["ema"]["module"] if part == "ema" else checkpoint[part]  # type: ignore[no-any-return]
+
+
+def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert a.keys() == b.keys()
+    different = [name for name in a if not torch.equal(a[name], b[name])]
+    assert not different
+
+
+def losses(folder: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == "train"]
+
+
+def test_a_run_leaves_what_it_promises(tiny_config: Config) -> None:
+    folder = train(tiny_config())
+    for name in ("last.pth", "best.pth", "config.yml", "metrics.jsonl", "eval.json", "curves.png", "log.txt", "summary"):
+        assert (folder / name).exists(), name
+    steps = [line["step"] for line in losses(folder)]
+    assert steps == [2, 4, 6, 8]
+    assert {"loss_vfl", "loss_bbox", "loss_giou", "loss_fgl", "lr"} <= losses(folder)[0].keys()
+    assert assembly.load(folder / "config.yml") == assembly.load(folder.parent / "tiny.yml")
+    checkpoint = torch.load(folder / "last.pth", weights_only=True)
+    assert checkpoint["classes"]["ids"] == [1, 2, 4, 7, 8, 11]
+
+
+def test_the_log_and_the_evaluation_agree_with_test_only(tiny_config: Config) -> None:
+    folder = train(tiny_config())
+    written = json.loads((folder / "eval.json").read_text())
+    experiment = assembly.load(folder.parent / "tiny.yml")
+    metrics = assembly.test(experiment, CPU, checkpoint=str(folder / "last.pth"))
+    assert metrics.to_dict() == written
+
+
+def test_training_learns(tiny_config: Config) -> None:
+    folder = train(tiny_config(), "epochs=12", "eval_every=12", "optimizer.params=[]")
+    first, last = losses(folder)[0]["loss"], losses(folder)[-1]["loss"]
+    assert last < 0.8 * first
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(tiny_config: Config, tmp_path: Path) -> None:
+    config = tiny_config()
+    one = train(config, f"output_dir={tmp_path / 'one'}", "epochs=1")
+    two = train(config, f"output_dir={tmp_path / 'two'}", "epochs=1", "train_dataloader.num_workers=2")
+    other = train(config, f"output_dir={tmp_path / 'other'}", "epochs=1", "seed=1")
+    assert_same(weights(one / "last.pth"), weights(two / "last.pth"))
+    with pytest.raises(AssertionError):
+        assert_same(weights(one / "last.pth"), weights(other / "last.pth"))
+
+
+def test_a_resumed_run_equals_an_undisturbed_one(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(
+        epochs=3,
+        multi_scale={"base_size_repeat": 1},
+        stages=[
+            {"start": 0, "backbone": "frozen"},
+            {"start": 1, "backbone": "all"},
+            {"start": 2, "strong_augmentation": False, "multi_scale": False, "ema_restart_decay": 0.8},
+        ],
+    )
+    whole = train(config, f"output_dir={tmp_path / 'whole'}")
+    train_epoch = Trainer._train_epoch
+
+    def interrupted(self: Trainer, epoch: int, *rest: Any) -> None:
+        if epoch == 2:
+            raise KeyboardInterrupt
+        train_epoch(self, epoch, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "_train_epoch", interrupted)
+        train(config, f"output_dir={tmp_path / 'cut'}")
+    cut = tmp_path / "cut"
+    train(config, f"output_dir={cut}", resume=str(cut / "last.pth"))
+    for part in ("model", "ema"):
+        assert_same(weights(cut / "last.pth", part), weights(whole / "last.pth", part))
+    assert losses(cut) == losses(whole)
+
+
+def test_a_frozen_backbone_keeps_its_weights_and_the_adapter_learns(tiny_config: Config) -> None:
+    config = tiny_config()
+    before = assembly.build_model(assembly.load(config)).state_dict()
+    experiment = assembly.load(config, ["DINOv3Backbone.freeze_backbone_epochs=1", "epochs=2"])
+    trainer = assembly.build_trainer(experiment, CPU)
+    start = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.fit()
+    after_all = weights(Path(experiment.output_dir) / "last.pth")
+    folder = train(config, "DINOv3Backbone.freeze_backbone=True", f"output_dir={config.parent / 'frozen'}")
+    frozen = weights(folder / "last.pth")
+    vit = [name for name in before if name.startswith("backbone.vit.") and before[name].is_floating_point()]
+    assert any(not torch.equal(after_all[n], start[n]) for n in vit)
+    initial = weights(folder / "last.pth", "ema")
+    assert all(torch.equal(frozen[n], initial[n]) for n in vit)
+
+
+def test_pictures_without_any_object_train(tiny_config: Config, tiny_dataset: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.json"
+    coco = json.loads((tiny_dataset / "annotations" / "instances_train.json").read_text())
+    empty.write_text(json.dumps({**coco, "annotations": []}))
+    folder = train(tiny_config(), f"train_dataloader.dataset.ann_file={empty}", "epochs=1")
+    assert all(line["loss"] >= 0 for line in losses(folder))
+
+
+def test_accumulated_steps_count_as_one(tiny_config: Config) -> None:
+    folder = train(tiny_config(), "accumulate_steps=2", "epochs=1", "print_freq=1")
+    assert [line["step"] for line in losses(folder)] == [1, 2]
+
+
+def test_tuning_starts_from_the_weights(tiny_config: Config, tmp_path: Path) -> None:
+    folder = train(tiny_config())
+    tuned = assembly.load(tmp_path / "tiny.yml", [f"output_dir={tmp_path / 'tuned'}"])
+    trainer = assembly.build_trainer(tuned, CPU, tune=str(folder / "last.pth"))
+    assert_same(dict(trainer.model.state_dict()), weights(folder / "last.pth", "ema"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["num_clases=6"], "num_classes"),
+        (["num_classes=5"], "has 6 categories"),
+        (["train_dataloader.dataset.img_folder=/nowhere"], "/nowhere"),
+        (["train_dataloader.dataset.ann_file=/nowhere.json"], "/nowhere.json"),
+        (["optimizer.params=[{params: no_such_part}]"], "no_such_part"),
+        (["train_dataloader.total_batch_size=100"], "100"),
+        (["accumulate_steps=9"], "accumulate_steps"),
+    ],
+)
+def test_bad_input_is_one_clear_message(tiny_config: Config, overrides: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(tiny_config(), *overrides)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tiny_config: Config, tmp_path: Path) -> None:
+    folder = train(tiny_config(), "epochs=1")
+    other = assembly.load(tmp_path / "tiny.yml", ["DFINETransformer.num_layers=3"])
+    for start in ("resume", "test"):
+        with pytest.raises(ValueError, match="last.pth"):
+            if start == "resume":
+                assembly.train(other, CPU, resume=str(folder / "last.pth"))
+            else:
+                assembly.test(other, CPU, checkpoint=str(folder / "last.pth"))
+
+
+def torchrun(config: Path, processes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    return subprocess.run(
+        [*command, "train.py", "-c", str(config), *arguments],
+        cwd=Path(__file__).resolve().parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.dist
+def test_two_processes_equal_one(tiny_config: Config, tmp_path: Path) -> None:
+    # denoising draws per process and groups by the local batch, so it is off where sums are compared
+    config = tiny_config()
+    overrides = ["DFINETransformer.num_denoising=0", "epochs=1", "print_freq=1"]
+    one = train(config, *overrides, f"output_dir={tmp_path / 'one'}")
+    run = torchrun(config, 2, "-u", *overrides, f"output_dir={tmp_path / 'two'}")
+    assert run.returncode == 0, run.stderr
+    for a, b in zip(losses(one), losses(tmp_path / "two"), strict=True):
+        assert b == pytest.approx(a, rel=1e-3, abs=1e-4)
+    ours, theirs = weights(one / "last.pth"), weights(tmp_path / "two" / "last.pth")
+    for name, value in ours.items():
+        torch.testing.assert_close(theirs[name], value, rtol=1e-3, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.dist
+def test_one_rank_without_objects_does_not_hang(tiny_config: Config, tiny_dataset: Path, tmp_path: Path) -> None:
+    coco = json.loads((tiny_dataset / "annotations" / "instances_train.json").read_text())
+    kept = coco["images"][0]["id"]
+    coco["annotations"] = [a for a in coco["annotations"] if a["image_id"] == kept]
+    (tmp_path / "one.json").write_text(json.dumps(coco))
+    run = torchrun(tiny_config(), 2, "-u", f"train_dataloader.dataset.ann_file={tmp_path / 'one.json'}", "epochs=1")
+    assert run.returncode == 0, run.stderr

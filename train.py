@@ -1,0 +1,58 @@
+"""Train a detector, or evaluate one with --test-only: parse, build, go."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from src import assembly, distributed, door
+
+
+def parse() -> argparse.Namespace:
+    """The command line; its flags are upstream D-FINE's."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-c", "--config", required=True, metavar="FILE", help="YAML file of the experiment")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("-r", "--resume", metavar="FILE", help="go on from this checkpoint, or evaluate it")
+    start.add_argument("-t", "--tuning", metavar="FILE", help="start from this checkpoint's weights")
+    parser.add_argument("-d", "--device", help="cpu, cuda or cuda:N; a GPU if there is one")
+    parser.add_argument(
+        "-u", "--update", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="a.b=c"
+    )
+    parser.add_argument("--seed", type=int, help="seed of every random choice")
+    parser.add_argument("--use-amp", action="store_true", help="mixed precision")
+    parser.add_argument("--output-dir", metavar="DIR", help="where checkpoints and logs go")
+    parser.add_argument("--summary-dir", metavar="DIR", help="where TensorBoard's files go")
+    parser.add_argument("--test-only", action="store_true", help="evaluate the checkpoint of -r and stop")
+    parser.add_argument("--print-config", action="store_true", help="print the resolved experiment and stop")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Do what the command line says."""
+    args = parse()
+    flags = {
+        "seed": args.seed,
+        "device": args.device,
+        "output_dir": args.output_dir,
+        "summary_dir": args.summary_dir,
+        "use_amp": args.use_amp or None,
+    }
+    stated = [f"{key}={value}" for key, value in flags.items() if value is not None]
+    experiment = assembly.load(Path(args.config), [*args.update, *stated])
+    if args.print_config:
+        print(assembly.dump(experiment), end="")
+        return
+    device = distributed.start(experiment.device)
+    try:
+        if args.test_only:
+            metrics = assembly.test(experiment, device, checkpoint=args.resume)
+            if distributed.is_main():
+                print(metrics.table())
+        else:
+            assembly.train(experiment, device, resume=args.resume, tune=args.tuning)
+    finally:
+        distributed.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(door.run(main))
