@@ -32,7 +32,7 @@ class DFINECriterion(nn.Module):
 
     The names are upstream's: `loss_vfl`, `loss_bbox`, `loss_giou`, `loss_fgl` of the last layer; with
     `loss_ddf` and the suffix `_aux_i` of the layers before; `_pre` of the boxes before refinement; `_enc_0`
-    of the encoder's proposals; `_dn_i` and `_dn_pre` of the denoising queries. They depend on the model, never
+    of the encoder's proposals; `_dn_i` and `_dn_pre` of the denoising queries. They follow the model, never
     on the batch: without any object the losses of pairs are zeros that still belong to the graph, so that
     every rank of a distributed run has the same losses and every parameter its gradient.
 
@@ -152,7 +152,8 @@ class DFINECriterion(nn.Module):
         """FGL [L] of the pairs whose rows [L, G], IoU [L, G] and true boxes [L, G, 4] are given."""
         index = rows.flatten()
         # [L, S, 4, R] -> [L, G, 4, R]
-        edges = stacked.corners.flatten(0, 1).index_select(0, index).view(*rows.shape, 4, -1)
+        edges = stacked.corners.flatten(0, 1).index_select(0, index)
+        edges = edges.view(*rows.shape, *stacked.corners.shape[2:])
         references = stacked.references.flatten(0, 1).index_select(0, index).view_as(true_boxes)
         corners = torch.stack(corner_planes(true_boxes), -1)
         distances = boxes_to_distances(references, corners, output.reg_scale)

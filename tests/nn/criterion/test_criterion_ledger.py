@@ -1,0 +1,113 @@
+"""How many operations and waits a step's losses cost: counts hold on a shared machine, times do not."""
+
+import warnings
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from criterion_cases import make_output, make_targets
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from src.nn.criterion import DFINECriterion, HungarianMatcher
+from src.structures import Targets, TrainOutput
+
+WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique", "bincount")
+
+
+class Ledger(TorchDispatchMode):
+    """Counts the operations that reach the dispatcher."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name.startswith("index") and any(
+            isinstance(x, torch.Tensor) and x.dtype == torch.bool
+            for arg in args
+            if isinstance(arg, (list, tuple))
+            for x in arg
+        ):
+            name = "nonzero (of a mask)"
+        self.counts[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def count(layers: int, counts: tuple[int, ...] = (3, 0, 5)) -> tuple[Counter[str], Counter[str]]:
+    """Operations of the forward and of the backward pass."""
+    torch.manual_seed(0)
+    output, targets = make_output(len(counts), layers=layers, max_count=max(counts)), make_targets(counts)
+    criterion = DFINECriterion(HungarianMatcher(), 5)
+    with Ledger() as forward:
+        named = criterion(output, targets)
+    total = torch.stack(list(named.values())).sum()
+    with Ledger() as backward:
+        total.backward()
+    return forward.counts, backward.counts
+
+
+def test_number_of_operations_does_not_depend_on_the_depth() -> None:
+    three, six, twelve = (count(layers)[0].total() for layers in (3, 6, 12))
+    assert six <= 600
+    assert three == six == twelve
+
+
+def test_number_of_operations_does_not_depend_on_the_objects() -> None:
+    few, many = count(3, (1, 0, 0))[0].total(), count(3, (30, 20, 10))[0].total()
+    assert few == many
+
+
+def test_host_waits_once_forward_and_never_backward(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what would copy to the host, were the tensors on a GPU."""
+    copies: list[str] = []
+    for name in ("cpu", "item", "tolist", "__bool__", "__float__", "__int__", "__index__"):
+        method = getattr(torch.Tensor, name)
+
+        def counted(self: torch.Tensor, *args: Any, _name: str = name, _method: Any = method) -> Any:
+            copies.append(_name)
+            return _method(self, *args)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    forward, backward = count(6)
+    assert copies == ["cpu"]
+    for ops in (forward, backward):
+        assert not [name for name in ops if any(wait in name for wait in WAITS)]
+
+
+def run_on_gpu(output: TrainOutput, targets: Targets) -> dict[str, torch.Tensor]:
+    def move(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value.detach().cuda().requires_grad_(value.requires_grad)
+        if isinstance(value, tuple):
+            moved = [move(x) for x in value]
+            return type(value)(*moved) if hasattr(value, "_fields") else tuple(moved)
+        return value
+
+    on_gpu, there = move(output), targets.to("cuda")
+    criterion = DFINECriterion(HungarianMatcher(), 5)
+    criterion(on_gpu, there)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as waits:
+            warnings.simplefilter("always")
+            named = criterion(on_gpu, there)
+            torch.stack(list(named.values())).sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    messages = [str(wait.message) for wait in waits if "synchroniz" in str(wait.message)]
+    assert len(messages) == 1, messages
+    return named
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_gpu_waits_once_and_gives_the_same_losses() -> None:
+    torch.manual_seed(1)
+    output, targets = make_output(3, layers=6, max_count=5), make_targets((3, 0, 5))
+    expected = DFINECriterion(HungarianMatcher(), 5)(output, targets)
+    named = run_on_gpu(output, targets)
+    for name, value in expected.items():
+        torch.testing.assert_close(named[name].cpu(), value, rtol=1e-4, atol=1e-5)
