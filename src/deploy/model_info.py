@@ -19,7 +19,7 @@ PARTS = ("backbone.vit", "backbone.sta", "backbone", "encoder", "decoder")
 REST = "other"
 
 ATTENTION_OPS = ("bmm", "baddbmm")
-"""Products of two activations: in these models attention alone has any."""
+"""Products of two activations: in these models attention alone has any (deformable attention few)."""
 
 
 class Flops(NamedTuple):
