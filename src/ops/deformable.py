@@ -22,7 +22,7 @@ Sampling = Literal["bilinear", "gather", "nearest"]
 def arrange_values(
     memory: Tensor, shapes_hw: Sequence[tuple[int, int]], num_heads: int, sampling: Sampling
 ) -> tuple[Tensor, ...]:
-    """Lay `memory` out once for many calls of `sample_values`, in float32.
+    """Lay `memory` out once for many calls of `sample_values`, in float32 or more.
 
     Args:
         memory: [B, S, D], levels one after the other, each row by row.
@@ -34,7 +34,7 @@ def arrange_values(
         For `bilinear` a map [B * H, c, h, w] for each level, otherwise one [B * S * H, c].
     """
     batch, _, width = memory.shape
-    memory = memory.float()
+    memory = memory.to(torch.promote_types(memory.dtype, torch.float32))
     if sampling != "bilinear":
         return (memory.reshape(-1, width // num_heads),)
     maps = []
@@ -97,7 +97,7 @@ def _sample_maps(
     # [B * H, c, Q, P] -> [B, Q, D]
     shares = weights.transpose(1, 2).reshape(batch * num_heads, 1, num_queries, total)
     mean = (torch.cat(sampled, -1) * shares).sum(-1)
-    return mean.reshape(batch, -1, num_queries).transpose(1, 2)
+    return mean.reshape(batch, num_heads * mean.shape[1], num_queries).transpose(1, 2)
 
 
 def _cells_around(
@@ -106,21 +106,25 @@ def _cells_around(
     """The cells [B, Q, H, P, K] of a picture that each point reads, and their shares; K is 1 or 4."""
     levels = [level for level, count in enumerate(num_points) for _ in range(count)]
     starts = [sum(h * w for h, w in shapes_hw[:level]) for level in levels]
-    size = locations.new_tensor([shapes_hw[level][::-1] for level in levels])
-    start = torch.tensor(starts, device=locations.device)
+    heights = locations.new_tensor([shapes_hw[level][0] for level in levels])
+    widths = locations.new_tensor([shapes_hw[level][1] for level in levels])
+    column, column_share = _taps(locations[..., 0] * widths, widths, nearest=nearest)
+    row, row_share = _taps(locations[..., 1] * heights, heights, nearest=nearest)
+    # Cell numbers are whole numbers in float32: exact for pyramids of up to 16 million cells.
+    row = row * widths[:, None] + locations.new_tensor(starts)[:, None]
+    cells = (row[..., :, None] + column[..., None, :]).flatten(-2).long()
+    return cells, (row_share[..., :, None] * column_share[..., None, :]).flatten(-2)
+
+
+def _taps(position: Tensor, size: Tensor, *, nearest: bool) -> tuple[Tensor, Tensor]:
+    """The one or two cells [..., P, 1 or 2] along one side that `position` [..., P], in cells, reads."""
     if nearest:
-        corner = (locations * size).floor().unsqueeze(-2)
-        share = torch.ones_like(corner[..., 0])
+        cell = position.floor()[..., None]
+        share = torch.ones_like(cell)
     else:
-        position = locations * size - 0.5
-        low = position.floor()
-        high_share = (position - low).unsqueeze(-2)
-        steps = locations.new_tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-        corner = low.unsqueeze(-2) + steps
-        share = torch.where(steps > 0, high_share, 1 - high_share).prod(-1)
-        inside = (corner >= 0) & (corner < size.unsqueeze(-2))
-        share = share * inside.all(-1)
-    corner = torch.minimum(corner.clamp(min=0), size.unsqueeze(-2) - 1)
-    x, y = corner.long().unbind(-1)
-    row_length = size[:, :1].long()
-    return start[:, None] + y * row_length + x, share
+        low = (position - 0.5).floor()
+        high_share = position - 0.5 - low
+        cell = torch.stack((low, low + 1), -1)
+        share = torch.stack((1 - high_share, high_share), -1)
+        share = share * ((cell >= 0) & (cell < size[:, None]))
+    return torch.minimum(cell.clamp(min=0), size[:, None] - 1), share

@@ -1,0 +1,102 @@
+"""Deformable sampling against loops."""
+
+import math
+
+import pytest
+import torch
+
+from src.ops.deformable import arrange_values, sample_values
+
+SHAPES = [(5, 7), (3, 4)]
+POINTS = (2, 3)
+HEADS, CHANNELS = 2, 3
+
+
+def make_case(batch=2, queries=4, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(0)
+
+    def rand(*shape):
+        return torch.rand(*shape, generator=generator, dtype=dtype)
+
+    memory = rand(batch, sum(h * w for h, w in SHAPES), HEADS * CHANNELS)
+    locations = rand(batch, queries, HEADS, sum(POINTS), 2) * 1.6 - 0.3  # some points lie outside
+    weights = rand(batch, queries, HEADS, sum(POINTS))
+    return memory, locations, weights
+
+
+def sample(memory, locations, weights, sampling):
+    values = arrange_values(memory, SHAPES, HEADS, sampling)
+    return sample_values(values, SHAPES, locations, weights, POINTS, sampling)
+
+
+def read_cell(memory, batch, head, level, row, column):
+    h, w = SHAPES[level]
+    if not (0 <= row < h and 0 <= column < w):
+        return torch.zeros(CHANNELS)
+    start = sum(a * b for a, b in SHAPES[:level])
+    return memory[batch, start + row * w + column, head * CHANNELS : (head + 1) * CHANNELS]
+
+
+def slow_bilinear(memory, batch, head, level, x, y):
+    h, w = SHAPES[level]
+    column, row = x * w - 0.5, y * h - 0.5
+    total = torch.zeros(CHANNELS)
+    for i in (math.floor(row), math.floor(row) + 1):
+        for j in (math.floor(column), math.floor(column) + 1):
+            share = (1 - abs(row - i)) * (1 - abs(column - j))
+            total = total + share * read_cell(memory, batch, head, level, i, j)
+    return total
+
+
+def slow_nearest(memory, batch, head, level, x, y):
+    h, w = SHAPES[level]
+    row, column = min(max(math.floor(y * h), 0), h - 1), min(max(math.floor(x * w), 0), w - 1)
+    return read_cell(memory, batch, head, level, row, column)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "slow"), [("bilinear", slow_bilinear), ("gather", slow_bilinear), ("nearest", slow_nearest)]
+)
+def test_sampling_against_loops(sampling, slow):
+    memory, locations, weights = make_case()
+    expected = torch.zeros(2, 4, HEADS * CHANNELS)
+    for b in range(2):
+        for q in range(4):
+            for head in range(HEADS):
+                for p in range(sum(POINTS)):
+                    x, y = locations[b, q, head, p].tolist()
+                    read = slow(memory, b, head, int(p >= POINTS[0]), x, y)
+                    expected[b, q, head * CHANNELS : (head + 1) * CHANNELS] += weights[b, q, head, p] * read
+    torch.testing.assert_close(sample(memory, locations, weights, sampling), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_gather_equals_bilinear_far_outside_too(batch):
+    memory, locations, weights = make_case(batch)
+    locations = locations * 50 - 20
+    locations[:, 0] = 0.5
+    torch.testing.assert_close(
+        sample(memory, locations, weights, "gather"),
+        sample(memory, locations, weights, "bilinear"),
+        atol=1e-5,
+        rtol=0,
+    )
+
+
+@pytest.mark.parametrize("sampling", ["bilinear", "gather"])
+def test_gradient(sampling):
+    memory, locations, weights = make_case(1, 2, torch.float64)
+    inputs = tuple(x.requires_grad_() for x in (memory, locations, weights))
+    assert torch.autograd.gradcheck(lambda *x: sample(*x, sampling), inputs)
+
+
+def test_no_queries():
+    memory, locations, weights = make_case(queries=0)
+    for sampling in ("bilinear", "gather", "nearest"):
+        assert sample(memory, locations, weights, sampling).shape == (2, 0, HEADS * CHANNELS)
+
+
+def test_half_precision_values_are_sampled_in_float32():
+    memory, locations, weights = make_case()
+    for sampling in ("bilinear", "gather", "nearest"):
+        assert sample(memory.half(), locations, weights, sampling).dtype == torch.float32
