@@ -107,15 +107,16 @@ def build_dataset(
 
 def _check_normalisation(ops: Sequence[tuple[str, Mapping[str, Any]]], model: nn.Module) -> None:
     """The model normalises on the device; a Normalize in the list states how, and must say the same."""
+    backbone: Any = model.backbone
     for name, knobs in ops:
         if name != "Normalize":
             continue
-        own = (model.backbone.image_mean, model.backbone.image_std)
+        own = (backbone.image_mean, backbone.image_std)
         said = (tuple(knobs["mean"]), tuple(knobs["std"]))
         if own != said:
             raise ValueError(
                 f"transforms: Normalize states mean {said[0]} and std {said[1]}, but "
-                f"{type(model.backbone).__name__} normalises with mean {own[0]} and std {own[1]}; "
+                f"{type(backbone).__name__} normalises with mean {own[0]} and std {own[1]}; "
                 "remove Normalize or state these numbers"
             )
 

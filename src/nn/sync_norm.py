@@ -23,8 +23,10 @@ class GlooSyncBatchNorm2d(nn.BatchNorm2d):
             return super().forward(input)
         x = input.float()
         count = x.new_tensor([x.numel() / x.shape[1]])
-        stats = all_reduce(torch.cat((x.sum((0, 2, 3)), x.square().sum((0, 2, 3)), count)))
-        total, square, count = stats.split((x.shape[1], x.shape[1], 1))
+        stats: Tensor = all_reduce(  # type: ignore[no-untyped-call, unused-ignore]
+            torch.cat((x.sum((0, 2, 3)), x.square().sum((0, 2, 3)), count))
+        )
+        total, square, count = torch.split(stats, [x.shape[1], x.shape[1], 1])
         mean = total / count
         var = (square / count - mean.square()).clamp(min=0)
         self._track(mean.detach(), (var * count / (count - 1).clamp(min=1)).detach())
@@ -32,7 +34,8 @@ class GlooSyncBatchNorm2d(nn.BatchNorm2d):
         if self.weight is not None:
             scale = scale * self.weight
         shift = -mean * scale if self.bias is None else self.bias - mean * scale
-        return (x * scale[:, None, None] + shift[:, None, None]).to(input.dtype)
+        normalised: Tensor = x * scale[:, None, None] + shift[:, None, None]
+        return normalised.to(input.dtype)
 
     @torch.no_grad()
     def _track(self, mean: Tensor, unbiased_var: Tensor) -> None:
@@ -47,7 +50,7 @@ class GlooSyncBatchNorm2d(nn.BatchNorm2d):
 def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
     """`model` with every BatchNorm2d replaced by one that looks at all ranks; same names and tensors."""
     if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-any-return]
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call, no-any-return, unused-ignore]
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = GlooSyncBatchNorm2d

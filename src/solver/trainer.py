@@ -23,7 +23,7 @@ from .evaluate import Evaluation
 from .logs import Progress
 from .precision import choose_precision
 from .recorder import Recorder
-from .stages import Stage, plan_stages, stages_table
+from .stages import Stage, Trainable, plan_stages, stages_table
 from .step import Criterion, StepResult, TrainingStep
 from .weights import model_state
 
@@ -145,16 +145,18 @@ class Trainer:
         )
 
     def _release_backbone(self, stage: Stage) -> None:
-        backbone = self.model.backbone
+        backbone: Any = self.model.backbone
         if hasattr(backbone, "set_trainable_blocks"):
-            blocks = {"frozen": 0, "all": None}.get(stage.backbone, stage.backbone)  # type: ignore[call-overload]
-            backbone.set_trainable_blocks(blocks)
+            named: dict[Trainable, int | None] = {"frozen": 0, "all": None}
+            backbone.set_trainable_blocks(
+                named[stage.backbone] if stage.backbone in named else stage.backbone
+            )
         elif stage.backbone != "all":
             raise ValueError(
                 f"stages: backbone: {stage.backbone} at epoch {stage.start}, but {type(backbone).__name__} "
                 "cannot be released in stages; write `backbone: all`"
             )
-        in_backbone = {id(p) for p in self.model.backbone.parameters()}
+        in_backbone = {id(p) for p in backbone.parameters()}
         for i, group in enumerate(self.step.optimizer.param_groups):
             only_backbone = all(id(p) in in_backbone for p in group["params"])
             factor = stage.backbone_lr_factor if only_backbone else 1.0

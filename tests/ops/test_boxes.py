@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou, generalized_box_iou
 
-from src.ops.boxes import cxcywh_to_xyxy, inverse_sigmoid, iou_and_giou, xyxy_to_cxcywh
+from src.ops.boxes import corner_planes, cxcywh_to_xyxy, inverse_sigmoid, overlap, xyxy_to_cxcywh
 
 
 def random_corners(*shape: int) -> torch.Tensor:
@@ -17,6 +17,11 @@ def test_conversions_by_hand_and_there_and_back() -> None:
     torch.testing.assert_close(corners, torch.tensor([[0.4, 0.1, 0.6, 0.7]]))
     boxes = random_corners(2, 3)
     torch.testing.assert_close(cxcywh_to_xyxy(xyxy_to_cxcywh(boxes)), boxes)
+
+
+def test_corner_planes_are_the_corners() -> None:
+    boxes = torch.rand(2, 3, 4)
+    torch.testing.assert_close(torch.stack(corner_planes(boxes), -1), cxcywh_to_xyxy(boxes))
 
 
 def test_conversions_keep_empty_and_any_leading_shape() -> None:
@@ -36,7 +41,7 @@ def test_inverse_sigmoid_undoes_sigmoid_and_clamps() -> None:
 def test_iou_and_giou_equal_torchvisions_for_all_pairs() -> None:
     torch.manual_seed(0)
     first, second = random_corners(6), random_corners(9)
-    iou, giou = iou_and_giou(first[:, None], second[None])
+    iou, giou = overlap(first[:, None].unbind(-1), second[None].unbind(-1))
     torch.testing.assert_close(iou, box_iou(first, second))
     torch.testing.assert_close(giou, generalized_box_iou(first, second))
 
@@ -45,7 +50,7 @@ def test_iou_and_giou_by_hand() -> None:
     """Equal boxes; boxes that share a quarter; boxes apart with a hull of 9, of which they fill 2."""
     first = torch.tensor([[0.0, 0, 1, 1], [0, 0, 2, 2], [0, 0, 1, 1]])
     second = torch.tensor([[0.0, 0, 1, 1], [1, 1, 3, 3], [2, 2, 3, 3]])
-    iou, giou = iou_and_giou(first, second)
+    iou, giou = overlap(first.unbind(-1), second.unbind(-1))
     torch.testing.assert_close(iou, torch.tensor([1, 1 / 7, 0]))
     torch.testing.assert_close(giou, torch.tensor([1, 1 / 7 - 2 / 9, -7 / 9]))
 
@@ -55,7 +60,7 @@ def test_degenerate_boxes_and_their_gradients_are_finite() -> None:
         [[0.0, 0, 0, 0], [0.5, 0.5, 0.5, 0.5], [1, 1, 0, 0], [0.2, 0.2, 0.2, 0.9]], requires_grad=True
     )
     second = torch.tensor([[0.0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1], [0.3, 0.3, 0.1, 0.1]])
-    iou, giou = iou_and_giou(first, second)
+    iou, giou = overlap(first.unbind(-1), second.unbind(-1))
     assert iou.isfinite().all() and giou.isfinite().all()
     assert ((iou >= 0) & (iou <= 1) & (giou >= -1) & (giou <= 1)).all()
     (iou.sum() + giou.sum()).backward()
@@ -64,5 +69,5 @@ def test_degenerate_boxes_and_their_gradients_are_finite() -> None:
 
 def test_overlap_has_a_gradient_that_pulls_boxes_together() -> None:
     box = torch.tensor([[0.0, 0.0, 1.0, 1.0]], requires_grad=True)
-    iou_and_giou(box, torch.tensor([[2.0, 0.0, 3.0, 1.0]]))[1].sum().backward()
+    overlap(box.unbind(-1), torch.tensor([[2.0, 0.0, 3.0, 1.0]]).unbind(-1))[1].sum().backward()
     assert box.grad is not None and box.grad[0, 2] > 0

@@ -62,7 +62,11 @@ def tiny_config(tiny_dataset: Path, tmp_path: Path) -> Callable[..., Path]:
                 "params": [{"params": r"^backbone\.vit\.", "lr": 1e-4}],
             },
             "ema": {"decay": 0.9, "warmups": 2},
-            "DFINE": {"backbone": "DINOv3Backbone", "encoder": "HybridEncoder", "decoder": "DFINETransformer"},
+            "DFINE": {
+                "backbone": "DINOv3Backbone",
+                "encoder": "HybridEncoder",
+                "decoder": "DFINETransformer",
+            },
             "DINOv3Backbone": {
                 "pretrained": False,
                 "embed_dim": 32,
@@ -70,7 +74,13 @@ def tiny_config(tiny_dataset: Path, tmp_path: Path) -> Callable[..., Path]:
                 "num_heads": 2,
                 "out_channels": [32, 32, 32],
             },
-            "HybridEncoder": {"hidden_dim": 32, "dim_feedforward": 32, "nhead": 2, "expansion": 0.34, "depth_mult": 0.34},
+            "HybridEncoder": {
+                "hidden_dim": 32,
+                "dim_feedforward": 32,
+                "nhead": 2,
+                "expansion": 0.34,
+                "depth_mult": 0.34,
+            },
             "DFINETransformer": {
                 "hidden_dim": 32,
                 "nhead": 2,

@@ -10,12 +10,12 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
+from ...ops.boxes import corner_planes, overlap
 from ...ops.distribution import bin_targets, boxes_to_distances
 from ...structures import Targets, TrainOutput
 from .losses import distillation_loss, fine_grained_loss, varifocal_loss
 from .matcher import HungarianMatcher
 from .normalisers import Normalisers, normalisers
-from .overlap import corner_planes, overlap
 from .pairs import NoisedLayout, Pairs, pair_up
 from .stacking import Stacked, stack_denoising, stack_matching
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from ...ops.boxes import corner_planes, overlap
 from ...structures import Targets
 from .blocks import blocks
-from .overlap import corner_planes, overlap
 from .transfer import upload
 
 DEFAULT_COSTS: Mapping[str, float] = MappingProxyType({"cost_class": 2.0, "cost_bbox": 5.0, "cost_giou": 2.0})
