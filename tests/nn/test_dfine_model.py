@@ -129,7 +129,7 @@ SIZES = {
 
 @pytest.mark.parametrize("size", SIZES)
 def test_parameters_of_the_published_sizes(size):
-    """All parameters, frozen ones too (frozen norms are buffers); `up` and `reg_scale` are two of upstream's."""
+    """All parameters, frozen too (frozen norms are buffers); upstream has two more, `up` and `reg_scale`."""
     backbone_knobs, encoder_knobs, decoder_knobs, published = SIZES[size]
     with torch.device("meta"):
         backbone = HGNetv2(**backbone_knobs)
