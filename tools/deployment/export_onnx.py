@@ -7,10 +7,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from src.nn.deploy import to_deploy
-
 from src import assembly, door
 from src.deploy import DeployModel, ModelCard, export_verified
+from src.nn.deploy import to_deploy
 
 
 def parse() -> argparse.Namespace:
