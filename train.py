@@ -1,6 +1,7 @@
 """Train a detector, or evaluate one with --test-only: parse, build, go."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -37,21 +38,19 @@ def main() -> None:
         "summary_dir": args.summary_dir,
         "use_amp": args.use_amp or None,
     }
-    stated = [f"{key}={value}" for key, value in flags.items() if value is not None]
+    stated = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
     experiment = assembly.load(Path(args.config), [*args.update, *stated])
     if args.print_config:
         print(assembly.dump(experiment), end="")
         return
     device = distributed.start(experiment.device)
-    try:
-        if args.test_only:
-            metrics = assembly.test(experiment, device, checkpoint=args.resume)
-            if distributed.is_main():
-                print(metrics.table())
-        else:
-            assembly.train(experiment, device, resume=args.resume, tune=args.tuning)
-    finally:
-        distributed.stop()
+    if args.test_only:
+        metrics = assembly.test(experiment, device, checkpoint=args.resume)
+        if distributed.is_main():
+            print(metrics.table())
+    else:
+        assembly.train(experiment, device, resume=args.resume, tune=args.tuning)
+    distributed.stop()  # not after an error: it would wait for ranks that go on
 
 
 if __name__ == "__main__":

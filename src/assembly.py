@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from torch import nn
 
 from . import distributed
 from .core import Experiment, LoaderSettings, dump_experiment, load_experiment
-from .data import TRANSFORMS, CocoDetection, build_eval_loader, build_pipeline, build_train_loader
+from .data import TRANSFORMS, CocoDetection, Normalize, build_eval_loader, build_pipeline, build_train_loader
 from .evaluation import CocoEvaluator, CocoMetrics, write_metrics
 from .nn.backbone import DINOv3Backbone, HGNetv2, load_pretrained
 from .nn.criterion import DFINECriterion, HungarianMatcher
@@ -22,10 +22,10 @@ from .nn.encoder import HybridEncoder
 from .nn.postprocessor import DFINEPostProcessor
 from .solver.checkpoint import read_checkpoint
 from .solver.evaluate import Evaluation
-from .solver.logs import setup_logging
+from .solver.logs import make_folder, setup_logging
 from .solver.precision import choose_precision
 from .solver.trainer import Trainer, TrainingParts
-from .solver.weights import class_names, load_model, tune_model
+from .solver.weights import class_names, covers, load_model, tune_model
 from .structures import ClassNames
 
 logger = logging.getLogger(__name__)
@@ -90,9 +90,9 @@ def build_dataset(
     """
     stated = settings.dataset
     ops = [(op.type, op.knobs) for op in stated.transforms.ops]
-    _check_normalisation(ops, model)
     strong = stated.transforms.policy.ops if stated.transforms.policy else ()
     pipeline = build_pipeline(ops, strong_ops=strong, size_hw=experiment.eval_spatial_size)
+    _check_normalisation(pipeline.normalize, model)
     dataset = CocoDetection(
         Path(stated.img_folder), Path(stated.ann_file), pipeline, experiment.seed or 0, classes
     )
@@ -105,20 +105,15 @@ def build_dataset(
     return dataset
 
 
-def _check_normalisation(ops: Sequence[tuple[str, Mapping[str, Any]]], model: nn.Module) -> None:
+def _check_normalisation(stated: Normalize | None, model: nn.Module) -> None:
     """The model normalises on the device; a Normalize in the list states how, and must say the same."""
     backbone: Any = model.backbone
-    for name, knobs in ops:
-        if name != "Normalize":
-            continue
-        own = (backbone.image_mean, backbone.image_std)
-        said = (tuple(knobs["mean"]), tuple(knobs["std"]))
-        if own != said:
-            raise ValueError(
-                f"transforms: Normalize states mean {said[0]} and std {said[1]}, but "
-                f"{type(backbone).__name__} normalises with mean {own[0]} and std {own[1]}; "
-                "remove Normalize or state these numbers"
-            )
+    if stated is not None and (stated.mean, stated.std) != (backbone.image_mean, backbone.image_std):
+        raise ValueError(
+            f"transforms: Normalize states mean {stated.mean} and std {stated.std}, but "
+            f"{type(backbone).__name__} normalises with mean {backbone.image_mean} and std "
+            f"{backbone.image_std}; remove Normalize or state these numbers"
+        )
 
 
 def build_evaluation(
@@ -129,29 +124,26 @@ def build_evaluation(
     dataset = build_dataset(experiment, settings, model, classes)
     loader = build_eval_loader(
         dataset,
-        batch_size=_share(settings.total_batch_size, "val_dataloader"),
+        batch_size=-(-settings.total_batch_size // distributed.world_size()),
         num_workers=settings.num_workers,
         rank=distributed.rank(),
         world_size=distributed.world_size(),
         pin_memory=device.type == "cuda",
     )
 
-    def make_evaluator() -> CocoEvaluator:
-        return CocoEvaluator(
-            Path(settings.dataset.ann_file), dataset.classes, backend=experiment.evaluator.backend
-        )
-
-    return Evaluation(
-        loader, build_postprocessor(experiment).to(device), make_evaluator, dataset.classes, device
+    evaluator = CocoEvaluator(
+        Path(settings.dataset.ann_file), dataset.classes, backend=experiment.evaluator.backend
     )
+    postprocessor = build_postprocessor(experiment).to(device)
+    return Evaluation(loader, postprocessor, evaluator, dataset.classes, device)
 
 
-def _share(total_batch_size: int, section: str) -> int:
-    """One rank's part of a batch."""
+def _share(total_batch_size: int) -> int:
+    """One rank's part of a training batch."""
     world = distributed.world_size()
     if total_batch_size % world:
         raise ValueError(
-            f"{section}.total_batch_size is {total_batch_size}: {world} processes cannot share it equally; "
+            f"train_dataloader.total_batch_size is {total_batch_size}: {world} processes cannot share it; "
             f"use a multiple of {world}"
         )
     return total_batch_size // world
@@ -166,7 +158,7 @@ def build_trainer(
     dataset = build_dataset(experiment, settings, model)
     loader = build_train_loader(
         dataset,
-        batch_size=_share(settings.total_batch_size, "train_dataloader"),
+        batch_size=_share(settings.total_batch_size),
         num_workers=settings.num_workers,
         shuffle=settings.shuffle,
         drop_last=settings.drop_last,
@@ -175,10 +167,10 @@ def build_trainer(
         world_size=distributed.world_size(),
         pin_memory=device.type == "cuda",
     )
-    if resume is None and tune is None:
-        load_pretrained(model.backbone)
     if tune is not None:
-        logger.info("%s", tune_model(model, read_checkpoint(Path(tune)), Path(tune), classes=dataset.classes))
+        _tune(model, Path(tune), dataset.classes)
+    elif resume is None:
+        load_pretrained(model.backbone)
     parts = TrainingParts(
         model=model,
         criterion=build_criterion(experiment).to(device),
@@ -193,13 +185,23 @@ def build_trainer(
     return trainer
 
 
+def _tune(model: DFINE, path: Path, classes: ClassNames) -> None:
+    """Start from the checkpoint's weights; a backbone that it does not hold gets its pretrained ones."""
+    checkpoint = read_checkpoint(path)
+    if not covers(checkpoint, path, model, "backbone."):
+        load_pretrained(model.backbone)
+    logger.info("%s", tune_model(model, checkpoint, path, classes=classes))
+
+
 def train(
     experiment: Experiment, device: torch.device, *, resume: str | None = None, tune: str | None = None
 ) -> None:
     """Train to the end of the run's last epoch."""
     experiment = _seeded(experiment)
-    setup_logging(Path(experiment.output_dir))
+    setup_logging(None)
     trainer = build_trainer(experiment, device, resume=resume, tune=tune)
+    # only now: a run that cannot start leaves nothing behind
+    setup_logging(make_folder(experiment.output_dir))
     trainer.fit()
 
 
@@ -228,10 +230,10 @@ def test(experiment: Experiment, device: torch.device, *, checkpoint: str | None
     load_model(model, state, Path(checkpoint))
     model.to(device).eval()
     precision = choose_precision(device, use_amp=experiment.use_amp, dtype=experiment.amp.dtype)
-    metrics = build_evaluation(experiment, device, model, class_names(state))(model, precision)
+    evaluation = build_evaluation(experiment, device, model, class_names(state))
+    metrics, _ = evaluation(model, precision)
     if distributed.is_main():
-        Path(experiment.output_dir).mkdir(parents=True, exist_ok=True)
-        write_metrics(metrics, Path(experiment.output_dir) / "eval.json")
+        write_metrics(metrics, make_folder(experiment.output_dir) / "eval.json")
     return metrics
 
 

@@ -4,6 +4,7 @@ import datetime
 import logging
 import os
 import random
+import re
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT = datetime.timedelta(minutes=10)
+TIMEOUT = datetime.timedelta(minutes=60)  # ranks wait while the main one scores a large validation set
 
 
 def start(device: str | None = None) -> torch.device:
@@ -31,6 +32,8 @@ def start(device: str | None = None) -> torch.device:
         ValueError: A GPU is asked for and there is none, or there are more local ranks than GPUs.
     """
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if re.fullmatch(r"cpu|cuda(:\d+)?", chosen) is None:
+        raise ValueError(f"device '{chosen}' is not known; cpu, cuda and cuda:N are allowed")
     launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if chosen.startswith("cuda"):
@@ -41,11 +44,16 @@ def start(device: str | None = None) -> torch.device:
                 f"local rank {local_rank} has no GPU: torch sees {torch.cuda.device_count()}; "
                 "lower --nproc_per_node or use -d cpu"
             )
+        if launched and chosen != "cuda" and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+            raise ValueError(f"device '{chosen}' would put all processes on one GPU; use -d cuda")
         if chosen == "cuda":
             chosen = f"cuda:{local_rank}"
         torch.cuda.set_device(chosen)
     if launched and not dist.is_initialized():
-        dist.init_process_group("nccl" if chosen.startswith("cuda") else "gloo", timeout=TIMEOUT)
+        if chosen.startswith("cuda"):
+            dist.init_process_group("nccl", timeout=TIMEOUT, device_id=torch.device(chosen))
+        else:
+            dist.init_process_group("gloo", timeout=TIMEOUT)
     return torch.device(chosen)
 
 
@@ -109,11 +117,13 @@ def gather_rows(rows: Tensor) -> list[Tensor]:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch; each rank gets its own stream."""
-    own = seed + rank()
-    random.seed(own)
-    np.random.seed(own % 2**32)
-    torch.manual_seed(own)
+    """Seed Python, NumPy and torch, alike on every rank: all build the same model.
+
+    What ranks must draw apart, a step's noise and a picture's transforms, is seeded where it is drawn.
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 def broadcast_int(value: int) -> int:

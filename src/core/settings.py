@@ -55,12 +55,15 @@ class DatasetSettings:
         img_folder: Folder of the pictures, relative to the working directory.
         ann_file: The JSON file, relative to the working directory.
         transforms: What happens to each picture.
+        drop_empty_boxes: Whether boxes of no width or height are left out with a warning; otherwise they stop
+            the run.
     """
 
     type: Literal["CocoDetection"] = "CocoDetection"
     img_folder: str
     ann_file: str
     transforms: TransformsSettings = field(default_factory=TransformsSettings)
+    drop_empty_boxes: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from .multi_scale import draw_size, sizes_for, to_device_images
 from .pipeline import TRANSFORMS, Pipeline, build_pipeline
 from .sampler import EvalBatches, TrainBatches
 from .synthetic import DemoSettings, write_demo_dataset
+from .transforms import Normalize
 
 __all__ = [
     "TRANSFORMS",
@@ -16,6 +17,7 @@ __all__ = [
     "DemoSettings",
     "EvalBatches",
     "EvalLoader",
+    "Normalize",
     "PackedAnnotations",
     "Pipeline",
     "PictureError",

@@ -59,15 +59,17 @@ class PackedAnnotations(NamedTuple):
         return self.boxes_xyxy_px[start:end].clone(), self.labels[start:end].clone()
 
 
-def read_annotations(path: Path, classes: ClassNames | None = None) -> PackedAnnotations:
+def read_annotations(
+    path: Path, classes: ClassNames | None = None, *, drop_empty_boxes: bool = False
+) -> PackedAnnotations:
     """Read and check a COCO annotation file.
 
-    Category ids may have gaps: labels are numbered by ascending id. Boxes are clipped to their picture; boxes
-    without any extent inside it are left out, and counted in one warning.
+    Category ids may have gaps: labels are numbered by ascending id. Boxes are clipped to their picture.
 
     Args:
         path: The JSON file.
         classes: Number the labels as these (those of the training set); None takes the file's own categories.
+        drop_empty_boxes: Leave boxes without any extent out, with a warning, instead of refusing the file.
 
     Raises:
         ValueError: Anything that is wrong with the file, with its place and the remedy.
@@ -80,9 +82,8 @@ def read_annotations(path: Path, classes: ClassNames | None = None) -> PackedAnn
     image_ids = [image["id"] for image in images]
     sizes_hw = np.array([(i["height"], i["width"]) for i in images], dtype=np.int64).reshape(-1, 2)
     names = [str(image["file_name"]).encode() for image in images]
-    boxes, labels, owners = _read_objects(
-        document, path, image_ids, sizes_hw, classes or categories, categories
-    )
+    known = (classes or categories, categories)
+    boxes, labels, owners = _read_objects(document, path, image_ids, sizes_hw, known, drop_empty_boxes)
     return PackedAnnotations(
         image_ids=torch.tensor(image_ids, dtype=torch.int64),
         sizes_hw=torch.from_numpy(sizes_hw),
@@ -219,10 +220,11 @@ def _read_objects(
     path: Path,
     image_ids: Sequence[int],
     sizes_hw: np.ndarray[Any, Any],
-    classes: ClassNames,
-    categories: ClassNames,
+    known: tuple[ClassNames, ClassNames],
+    drop_empty_boxes: bool,
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Boxes [N, 4], labels [N] and picture indices [N], sorted by picture (stable)."""
+    classes, categories = known
     annotations: list[Entry] = document["annotations"]
     _check_references(annotations, path, set(image_ids), categories)
     annotations = [a for a in annotations if not a.get("iscrowd", 0)]
@@ -237,11 +239,15 @@ def _read_objects(
     kept = (clipped[:, 2:].astype(np.float32) > clipped[:, :2].astype(np.float32)).all(axis=1)
     if not kept.all():
         dropped = [f"{_place(annotations[k])} {annotations[k]['bbox']}" for k in np.flatnonzero(~kept)]
-        logger.warning(
-            "annotation file %s: %d boxes are empty (zero or negative width or height, or outside their "
-            "picture) and are left out of training: %s; correct or delete them in the JSON",
-            path, len(dropped), examples(dropped),
-        )  # fmt: skip
+        fault = (
+            f"annotation file {path}: {len(dropped)} boxes are empty (no width or height, or outside their "
+            f"picture): {examples(dropped)}"
+        )
+        if not drop_empty_boxes:
+            raise ValueError(
+                f"{fault}; correct the JSON, or add -u train_dataloader.dataset.drop_empty_boxes=True"
+            )
+        logger.warning("%s; they are left out", fault)
     order = np.argsort(owners[kept], kind="stable")
     return clipped[kept][order], labels[kept][order], owners[kept][order]
 

@@ -36,6 +36,8 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
         transforms: Pipeline,
         seed: int = 0,
         classes: ClassNames | None = None,
+        *,
+        drop_empty_boxes: bool = False,
     ) -> None:
         """Read the annotations, and see that every picture file is there.
 
@@ -46,6 +48,7 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
             seed: Of all random draws of the transforms.
             classes: The training set's classes, which the labels of an evaluation set follow; None takes the
                 file's.
+            drop_empty_boxes: Leave boxes of no size out instead of refusing the file.
 
         Raises:
             ValueError: A missing folder, file or picture, or a fault in the JSON.
@@ -54,7 +57,7 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
         self.ann_file = Path(ann_file)
         self.transforms = transforms
         self.seed = seed
-        self.annotations = read_annotations(self.ann_file, classes)
+        self.annotations = read_annotations(self.ann_file, classes, drop_empty_boxes=drop_empty_boxes)
         self.classes = self.annotations.classes
         self._real_folder = os.path.realpath(self.img_folder)
         self._check_files()

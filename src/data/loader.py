@@ -29,6 +29,11 @@ class TrainLoader:
         self.batches = batches
         self._loader = loader
 
+    @property
+    def has_strong_augmentation(self) -> bool:
+        """Whether any transform can be switched off."""
+        return bool(self.dataset.transforms.strong_ops)
+
     def set_epoch(self, epoch: int, *, strong_augmentation: bool, start_batch: int = 0) -> None:
         """The next iteration is this epoch's.
 

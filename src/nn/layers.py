@@ -127,11 +127,6 @@ def freeze_batch_norms(module: nn.Module) -> None:
             freeze_batch_norms(child)
 
 
-def count_parameters(module: nn.Module) -> int:
-    """All parameters, frozen ones too, shared ones once; buffers (so frozen batch norms) do not count."""
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
 def flatten_map(x: Tensor) -> Tensor:
     """[B, C, H, W] -> [B, H * W, C], row by row."""
     return torch.flatten(x, 2).transpose(1, 2)

@@ -4,11 +4,31 @@ torch's SyncBatchNorm refuses CPU tensors, so a run on several gloo processes wo
 share on its own and drift from the run on one process.
 """
 
+from typing import Any
+
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce  # type: ignore[attr-defined, unused-ignore]
 
 from ..distributed import world_size
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """The sum of a tensor over all ranks; its gradient is the sum of the ranks' gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004 - autograd's signature
+        """[...] -> [...]."""
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]  # noqa: ARG004 - the same
+        """[...] -> [...]."""
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
 
 
 class GlooSyncBatchNorm2d(nn.BatchNorm2d):
@@ -23,18 +43,18 @@ class GlooSyncBatchNorm2d(nn.BatchNorm2d):
             return super().forward(input)
         x = input.float()
         count = x.new_tensor([x.numel() / x.shape[1]])
-        stats: Tensor = all_reduce(  # type: ignore[no-untyped-call, unused-ignore]
-            torch.cat((x.sum((0, 2, 3)), x.square().sum((0, 2, 3)), count))
-        )
-        total, square, count = torch.split(stats, [x.shape[1], x.shape[1], 1])
-        mean = total / count
-        var = (square / count - mean.square()).clamp(min=0)
-        self._track(mean.detach(), (var * count / (count - 1).clamp(min=1)).detach())
+        sums = _SumOverRanks.apply(torch.cat((x.sum((0, 2, 3)), count)))
+        total = sums[-1]
+        mean = sums[:-1] / total
+        centred = x - mean[:, None, None]
+        var: Tensor = _SumOverRanks.apply(centred.square().sum((0, 2, 3))) / total
+        self._track(mean.detach(), (var * total / (total - 1).clamp(min=1)).detach())
         scale = torch.rsqrt(var + self.eps)
         if self.weight is not None:
             scale = scale * self.weight
-        shift = -mean * scale if self.bias is None else self.bias - mean * scale
-        normalised: Tensor = x * scale[:, None, None] + shift[:, None, None]
+        normalised: Tensor = centred * scale[:, None, None]
+        if self.bias is not None:
+            normalised = normalised + self.bias[:, None, None]
         return normalised.to(input.dtype)
 
     @torch.no_grad()

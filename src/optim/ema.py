@@ -24,7 +24,7 @@ class ModelEMA:
         module: The average, in evaluation mode and without gradients.
         decay: Share of the old average that an update keeps, once warm.
         warmups: Updates over which the decay rises; 0 has no warm-up.
-        updates: Updates since the start or the last restart from a model.
+        updates: Updates since the start.
     """
 
     def __init__(self, model: nn.Module, *, decay: float = 0.9999, warmups: int = 1000) -> None:
@@ -58,7 +58,7 @@ class ModelEMA:
 
     @torch.no_grad()
     def restart(self, decay: float, from_model: nn.Module | None = None) -> None:
-        """Go on with another decay; with `from_model`, from its weights and with a new warm-up.
+        """Go on with another decay; with `from_model`, from its weights. The warm-up is not repeated.
 
         Raises:
             ValueError: `decay` is outside [0, 1).
@@ -66,7 +66,6 @@ class ModelEMA:
         self.decay = _checked(decay)
         if from_model is not None:
             self.module.load_state_dict(from_model.state_dict())
-            self.updates = 0
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: the average, the number of updates, the decay in force."""

@@ -1,18 +1,20 @@
 """Run a model over the evaluation pictures and score it."""
 
 from collections.abc import Callable, Iterable
-from itertools import islice
 
 import torch
 from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
+from ..data import to_device_images
 from ..distributed import is_main
 from ..evaluation import CocoEvaluator, CocoMetrics
 from ..ops.drawing import draw_boxes
 from ..structures import Batch, ClassNames, Detections, FinalOutput
 from .precision import Precision
+
+SHOWN_ABOVE = 0.4  # score
 
 PostProcessor = Callable[[FinalOutput, torch.Tensor], Detections]
 
@@ -23,7 +25,7 @@ class Evaluation:
     Args:
         loader: Gives every picture of this rank's share once.
         postprocessor: Turns the model's output into detections in pixels.
-        make_evaluator: A fresh evaluator for each run.
+        evaluator: Scores them.
         classes: Names for annotated pictures.
         device: Where the model runs.
     """
@@ -32,51 +34,48 @@ class Evaluation:
         self,
         loader: Iterable[Batch],
         postprocessor: PostProcessor,
-        make_evaluator: Callable[[], CocoEvaluator],
+        evaluator: CocoEvaluator,
         classes: ClassNames,
         device: torch.device,
     ) -> None:
         self.loader = loader
         self.postprocessor = postprocessor
-        self.make_evaluator = make_evaluator
+        self.evaluator = evaluator
         self.classes = classes
         self.device = device
 
     @torch.inference_mode()
-    def __call__(self, model: nn.Module, precision: Precision) -> CocoMetrics:
-        """COCO's numbers for `model` (in evaluation mode) over all pictures; the same on every rank."""
-        evaluator = self.make_evaluator()
-        for batch in tqdm(self.loader, desc="evaluate", unit="batch", disable=not is_main(), leave=False):
-            evaluator.update(batch.targets.image_ids, self._detect(model, precision, batch))
-        return evaluator.compute()
+    def __call__(
+        self, model: nn.Module, precision: Precision, *, num_pictures: int = 0
+    ) -> tuple[CocoMetrics, list[Image.Image]]:
+        """COCO's numbers for `model` (in evaluation mode) over all pictures; the same on every rank.
 
-    @torch.inference_mode()
-    def samples(
-        self, model: nn.Module, precision: Precision, *, count: int, threshold: float
-    ) -> list[Image.Image]:
-        """The first pictures as the network sees them, with what it finds above `threshold`."""
+        Also the first `num_pictures` of this rank, as the network sees them, with what was found above
+        `SHOWN_ABOVE`.
+        """
+        self.evaluator.reset()
         pictures: list[Image.Image] = []
-        for batch in islice(self.loader, 1):
-            height, width = batch.images.shape[-2:]
-            seen = batch._replace(
-                targets=batch.targets._replace(sizes_hw=((height, width),) * batch.images.shape[0])
+        for batch in tqdm(self.loader, desc="evaluate", unit="batch", disable=not is_main(), leave=False):
+            found = self._detect(model, precision, batch)
+            self.evaluator.update(batch.targets.image_ids, found)
+            pictures += self._annotated(batch, found, num_pictures - len(pictures))
+        return self.evaluator.compute(), pictures
+
+    def _annotated(self, batch: Batch, found: Detections, count: int) -> list[Image.Image]:
+        drawn = []
+        height, width = batch.images.shape[-2:]
+        for i in range(min(count, len(batch.images))):
+            labels, boxes, scores = (part[i].cpu() for part in found)
+            stored_hw = batch.targets.sizes_hw[i]
+            seen = boxes * boxes.new_tensor([width / stored_hw[1], height / stored_hw[0]] * 2)
+            keep = scores >= SHOWN_ABOVE
+            drawn.append(
+                draw_boxes(batch.images[i], seen[keep], labels[keep], scores[keep], names=self.classes.names)
             )
-            found = self._detect(model, precision, seen)
-            for image, labels, boxes, scores in islice(zip(batch.images, *found, strict=True), count):
-                keep = (scores >= threshold).cpu()
-                pictures.append(
-                    draw_boxes(
-                        image,
-                        boxes.cpu()[keep],
-                        labels.cpu()[keep],
-                        scores.cpu()[keep],
-                        names=self.classes.names,
-                    )
-                )
-        return pictures
+        return drawn
 
     def _detect(self, model: nn.Module, precision: Precision, batch: Batch) -> Detections:
-        images = batch.images.to(self.device, non_blocking=True).float() / 255
+        images = to_device_images(batch.images.to(self.device, non_blocking=True))
         with precision.autocast():
             output = model(images)
         sizes_hw = torch.tensor(batch.targets.sizes_hw, device=self.device)

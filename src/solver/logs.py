@@ -36,8 +36,7 @@ def setup_logging(output_dir: Path | None) -> None:
         earlier.close()
     handlers: list[logging.Handler] = [_ConsoleHandler()]
     if output_dir is not None and distributed.is_main():
-        output_dir.mkdir(parents=True, exist_ok=True)
-        handlers.append(_LogFileHandler(output_dir / "log.txt", encoding="utf-8"))
+        handlers.append(_LogFileHandler(make_folder(output_dir) / "log.txt", encoding="utf-8"))
     rank = "" if distributed.is_main() else f" rank {distributed.rank()}"
     for handler in handlers:
         handler.setFormatter(
@@ -46,6 +45,22 @@ def setup_logging(output_dir: Path | None) -> None:
         root.addHandler(handler)
     for name in OWN_LOGGERS:
         logging.getLogger(name).setLevel(logging.INFO if distributed.is_main() else logging.WARNING)
+
+
+def make_folder(path: str | Path) -> Path:
+    """The folder at `path`, made where it is not there yet.
+
+    Raises:
+        ValueError: It cannot be made.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"output folder {folder} cannot be made: {error.strerror}; choose another one with --output-dir"
+        ) from error
+    return folder
 
 
 class _ConsoleHandler(logging.Handler):

@@ -1,7 +1,11 @@
 """The training plan: what trains and how pictures are prepared, from which epoch to which."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from ..core import StageSettings
 
@@ -77,6 +81,35 @@ def _freeze_until(stage: Stage, epoch: int) -> list[Stage]:
     if stage.end <= epoch or stage.backbone == "frozen":
         return [frozen._replace(end=stage.end)]
     return [frozen, stage._replace(start=epoch, ema_restart_decay=None)]
+
+
+def release_backbone(model: nn.Module, stage: Stage, optimizer: Optimizer, schedule: LambdaLR) -> None:
+    """Let of the backbone train what the stage says, at the rate that it says.
+
+    Raises:
+        ValueError: The backbone cannot be released in parts, or `backbone_lr_factor` meets no parameter group
+            that is the backbone's alone.
+    """
+    backbone: Any = model.backbone
+    if hasattr(backbone, "set_trainable_blocks"):
+        named: dict[Trainable, int | None] = {"frozen": 0, "all": None}
+        backbone.set_trainable_blocks(named[stage.backbone] if stage.backbone in named else stage.backbone)
+    elif stage.backbone != "all":
+        raise ValueError(
+            f"stages: backbone: {stage.backbone} at epoch {stage.start}, but {type(backbone).__name__} "
+            "cannot be released in stages; write `backbone: all`"
+        )
+    owned = {id(p) for p in backbone.parameters()}
+    groups = optimizer.param_groups
+    alone = [i for i, group in enumerate(groups) if all(id(p) in owned for p in group["params"])]
+    if stage.backbone_lr_factor != 1 and not alone:
+        raise ValueError(
+            f"stages: backbone_lr_factor: {stage.backbone_lr_factor} at epoch {stage.start}, but no group in "
+            "optimizer.params is the backbone's alone; add one: {params: '^backbone\\.', lr: 1e-5}"
+        )
+    for i in alone:
+        schedule.base_lrs[i] = groups[i]["initial_lr"] * stage.backbone_lr_factor
+        groups[i]["lr"] = schedule.base_lrs[i] * schedule.lr_lambdas[i](schedule.last_epoch)
 
 
 def stages_table(stages: Sequence[Stage]) -> str:

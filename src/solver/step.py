@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 
 from ..optim import ModelEMA
 from ..structures import Targets, TrainOutput
@@ -39,9 +39,10 @@ class TrainingStep:
 
     def __init__(
         self,
+        model: nn.Module,
         criterion: Criterion,
         optimizer: torch.optim.Optimizer,
-        schedule: LRScheduler,
+        schedule: LambdaLR,
         ema: ModelEMA | None,
         precision: Precision,
         *,
@@ -54,6 +55,7 @@ class TrainingStep:
         self.precision = precision
         self.scaler = precision.scaler()
         self.clip_max_norm = clip_max_norm
+        self._norms = NormStatistics(model)
 
     def __call__(
         self, model: nn.Module, bare_model: nn.Module, micro_batches: Sequence[tuple[Tensor, Targets]]
@@ -66,6 +68,7 @@ class TrainingStep:
             micro_batches: The gradients of all of them are averaged before the one update.
         """
         self.optimizer.zero_grad(set_to_none=True)
+        self._norms.keep()
         names: tuple[str, ...] = ()
         total: Tensor | float = 0.0
         for i, (images, targets) in enumerate(micro_batches):
@@ -89,12 +92,39 @@ class TrainingStep:
         ]
         norm = nn.utils.clip_grad_norm_(parameters, self.clip_max_norm or float("inf"))
         finite = bool(torch.isfinite(norm))
-        if finite or self.scaler.is_enabled():
+        if finite or self.scaler.is_enabled():  # the scaler skips the update itself, and lowers its scale
             self.scaler.step(self.optimizer)
             self.scaler.update()
-        if finite:
-            if self.ema is not None:
-                self.ema.update(bare_model)
+        if not finite:
+            self._norms.restore()
+        elif self.ema is not None:
+            self.ema.update(bare_model)
         # the schedule counts attempted steps, so that it ends with the run
         self.schedule.step()
-        return finite or self.scaler.is_enabled()
+        return finite
+
+
+class NormStatistics:
+    """The running statistics of a model's norms before a step, to go back to when the step does not count."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._live = [
+            buffer
+            for module in model.modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+            for buffer in (module.running_mean, module.running_var)
+            if buffer is not None
+        ]
+        self._kept = [buffer.clone() for buffer in self._live]
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Remember the statistics as they are."""
+        if self._live:
+            torch._foreach_copy_(self._kept, self._live)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put back what was remembered."""
+        if self._live:
+            torch._foreach_copy_(self._live, self._kept)

@@ -20,10 +20,11 @@ from ..optim import ModelEMA, Rule, build_schedule, groups_table, parameter_grou
 from ..structures import Batch, ClassNames
 from .checkpoint import read_checkpoint, save_checkpoint
 from .evaluate import Evaluation
-from .logs import Progress
+from .logs import Progress, make_folder
 from .precision import choose_precision
 from .recorder import Recorder
-from .stages import Stage, Trainable, plan_stages, stages_table
+from .resume import restore, run_state
+from .stages import Stage, plan_stages, release_backbone, stages_table
 from .step import Criterion, StepResult, TrainingStep
 from .weights import model_state
 
@@ -62,6 +63,13 @@ class Trainer:
             freeze_backbone=getattr(backbone, "freeze_backbone", False),
             freeze_epochs=getattr(backbone, "freeze_backbone_epochs", 0),
         )
+        self.stages = tuple(
+            stage._replace(
+                multi_scale=stage.multi_scale and settings.multi_scale is not None,
+                strong_augmentation=stage.strong_augmentation and parts.loader.has_strong_augmentation,
+            )
+            for stage in self.stages
+        )
         repeat = settings.multi_scale.base_size_repeat if settings.multi_scale else 0
         self.sizes = sizes_for(settings.eval_spatial_size, repeat) if repeat else []
         self.steps_per_epoch = len(parts.loader) // settings.accumulate_steps
@@ -73,13 +81,13 @@ class Trainer:
         self.step = self._build_step()
         self.epoch = 0
         self.best: dict[str, float] = {}
+        self.best_checkpoint: Path | None = None
         self.bad_steps = 0
 
     def _build_step(self) -> TrainingStep:
         s = self.settings
         rules = [Rule(r.params, r.lr, r.weight_decay) for r in s.optimizer.params]
         groups = parameter_groups(self.model, rules, lr=s.optimizer.lr, weight_decay=s.optimizer.weight_decay)
-        logger.info("parameter groups\n%s", groups_table(groups))
         optimizer = torch.optim.AdamW(groups, lr=s.optimizer.lr, betas=s.optimizer.betas, fused=True)
         warmup = s.lr_warmup_scheduler
         schedule = build_schedule(
@@ -96,13 +104,14 @@ class Trainer:
         )
         ema = ModelEMA(self.model, decay=s.ema.decay, warmups=s.ema.warmups) if s.use_ema else None
         return TrainingStep(
-            self.parts.criterion, optimizer, schedule, ema, self.precision, clip_max_norm=s.clip_max_norm
+            self.model,
+            self.parts.criterion,
+            optimizer,
+            schedule,
+            ema,
+            self.precision,
+            clip_max_norm=s.clip_max_norm,
         )
-
-    @property
-    def evaluated_model(self) -> nn.Module:
-        """The model that is scored and published: the average where there is one."""
-        return self.step.ema.module if self.step.ema else self.model
 
     @property
     def global_step(self) -> int:
@@ -112,8 +121,9 @@ class Trainer:
     def fit(self) -> CocoMetrics | None:
         """Train from the current epoch to the last; the last evaluation's numbers, if one was made."""
         if distributed.is_main():
-            self.output_dir.mkdir(parents=True, exist_ok=True)
+            make_folder(self.output_dir)
             (self.output_dir / "config.yml").write_text(self.parts.config_text)
+        logger.info("parameter groups\n%s", groups_table(self.step.optimizer.param_groups))
         logger.info("training plan, %d steps an epoch\n%s", self.steps_per_epoch, stages_table(self.stages))
         metrics: CocoMetrics | None = None
         with Recorder(self.output_dir, self.settings.summary_dir, resume_step=self.global_step) as recorder:
@@ -127,40 +137,21 @@ class Trainer:
 
     def _enter(self, stage: Stage, epoch: int) -> nn.Module:
         """Put the stage's rules in force; the model to call, wrapped for what trains now."""
-        restart = stage.ema_restart_decay
-        if epoch == stage.start and restart is not None and self.step.ema is not None:
-            best = self.output_dir / "best.pth"
-            if best.exists() and self.best:
-                self.model.load_state_dict(model_state(read_checkpoint(best))[0])
-            self.step.ema.restart(restart, from_model=self.model)
-            logger.info("epoch %d: the average starts anew with decay %g", epoch, restart)
-        self._release_backbone(stage)
+        decay = stage.ema_restart_decay if epoch == stage.start and self.step.ema is not None else None
+        if decay is not None and self.best_checkpoint is not None and distributed.is_main():
+            self.model.load_state_dict(model_state(read_checkpoint(self.best_checkpoint))[0])
+        release_backbone(self.model, stage, self.step.optimizer, self.step.schedule)
         self.parts.loader.set_epoch(epoch, strong_augmentation=stage.strong_augmentation)
         self.model.train()
-        if distributed.world_size() == 1:
-            return self.model
-        # wrapped anew each epoch: a parameter frozen at wrapping would never be synchronised later
-        return DistributedDataParallel(
-            self.model, gradient_as_bucket_view=True, broadcast_buffers=not self.settings.sync_bn
-        )
-
-    def _release_backbone(self, stage: Stage) -> None:
-        backbone: Any = self.model.backbone
-        if hasattr(backbone, "set_trainable_blocks"):
-            named: dict[Trainable, int | None] = {"frozen": 0, "all": None}
-            backbone.set_trainable_blocks(
-                named[stage.backbone] if stage.backbone in named else stage.backbone
-            )
-        elif stage.backbone != "all":
-            raise ValueError(
-                f"stages: backbone: {stage.backbone} at epoch {stage.start}, but {type(backbone).__name__} "
-                "cannot be released in stages; write `backbone: all`"
-            )
-        in_backbone = {id(p) for p in backbone.parameters()}
-        for i, group in enumerate(self.step.optimizer.param_groups):
-            only_backbone = all(id(p) in in_backbone for p in group["params"])
-            factor = stage.backbone_lr_factor if only_backbone else 1.0
-            self.step.schedule.base_lrs[i] = group["initial_lr"] * factor
+        # wrapped anew each epoch: a parameter frozen at wrapping would never be synchronised later.
+        # Wrapping gives every rank the main one's weights.
+        alone = distributed.world_size() == 1
+        model = self.model if alone else DistributedDataParallel(self.model, gradient_as_bucket_view=True)
+        if decay is not None and self.step.ema is not None:
+            self.step.ema.restart(decay, from_model=self.model)
+            source = self.best_checkpoint or "the current weights: there is no best checkpoint yet"
+            logger.info("the average starts anew with decay %g, from %s", decay, source)
+        return model
 
     def _train_epoch(self, epoch: int, stage: Stage, model: nn.Module, recorder: Recorder) -> None:
         window: list[Tensor] = []
@@ -187,7 +178,7 @@ class Trainer:
             yield list(islice(batches, self.settings.accumulate_steps))
 
     def _draw_size(self, stage: Stage) -> tuple[int, int] | None:
-        if not (stage.multi_scale and self.sizes):
+        if not stage.multi_scale:
             return None
         return draw_size(self.sizes, seed=self.settings.seed or 0, step=self.global_step)
 
@@ -217,51 +208,31 @@ class Trainer:
         metrics: CocoMetrics | None = None
         improved = False
         if last_epoch or (epoch + 1) % s.eval_every == 0:
-            metrics = self.evaluate()
+            self.model.eval()
+            evaluated = self.step.ema.module if self.step.ema else self.model
+            metrics, pictures = self.parts.evaluation(evaluated, self.precision, num_pictures=4)
             value = metrics.numbers()[s.best_metric]
             improved = value > self.best.get(s.best_metric, float("-inf"))
             if improved:
                 self.best = {**metrics.numbers(), "epoch": epoch}
-            samples = self.parts.evaluation.samples(
-                self.evaluated_model, self.precision, count=4, threshold=0.4
-            )
-            recorder.evaluation(epoch, self.global_step, metrics, samples)
-            logger.info(
-                "epoch %d: AP %.4f, AP50 %.4f; best %s %.4f",
-                epoch,
-                metrics.AP,
-                metrics.AP50,
-                s.best_metric,
-                self.best.get(s.best_metric, value),
-            )
+                self.best_checkpoint = self.output_dir / "best.pth"
+            recorder.evaluation(epoch, self.global_step, metrics, pictures)
+            best = self.best.get(s.best_metric, value)
+            told = (epoch, metrics.AP, metrics.AP50, s.best_metric, best)
+            logger.info("epoch %d: AP %.4f, AP50 %.4f; best %s %.4f", *told)
         if distributed.is_main():
-            state = self.state()
-            if improved:
-                save_checkpoint(self.output_dir / "best.pth", state)
-            if last_epoch or (epoch + 1) % s.checkpoint_freq == 0:
-                save_checkpoint(self.output_dir / "last.pth", state)
+            self._save(best=improved, last=last_epoch or (epoch + 1) % s.checkpoint_freq == 0)
         distributed.barrier()
         return metrics
 
-    def evaluate(self) -> CocoMetrics:
-        """COCO's numbers of the model as it is now."""
-        self.model.eval()
-        return self.parts.evaluation(self.evaluated_model.eval(), self.precision)
-
-    def state(self) -> dict[str, Any]:
-        """Everything that a resumed run needs, as a checkpoint holds it."""
-        return {
-            "model": self.model.state_dict(),
-            "ema": self.step.ema.state_dict() if self.step.ema else None,
-            "optimizer": self.step.optimizer.state_dict(),
-            "lr_scheduler": self.step.schedule.state_dict(),
-            "scaler": self.step.scaler.state_dict(),
-            "epoch": self.epoch - 1,
-            "step": self.global_step,
-            "classes": {"names": list(self.parts.classes.names), "ids": list(self.parts.classes.ids)},
-            "config": self.parts.config_text,
-            "best": self.best,
-        }
+    def _save(self, *, best: bool, last: bool) -> None:
+        state = run_state(self.model, self.step, self.epoch, self.best)
+        state["classes"] = {"names": list(self.parts.classes.names), "ids": list(self.parts.classes.ids)}
+        state["config"] = self.parts.config_text
+        if best:
+            save_checkpoint(self.output_dir / "best.pth", state)
+        if last:
+            save_checkpoint(self.output_dir / "last.pth", state)
 
     def resume(self, path: Path) -> None:
         """Go on after the epoch that the checkpoint at `path` ended.
@@ -269,31 +240,7 @@ class Trainer:
         Raises:
             ValueError: The file holds weights only, or is of another model or other parameter groups.
         """
-        checkpoint = read_checkpoint(path)
-        missing = sorted({"model", "optimizer", "lr_scheduler", "scaler", "epoch"} - checkpoint.keys())
-        if missing:
-            raise ValueError(
-                f"{path} holds no {', '.join(missing)}: training cannot go on from it; "
-                "start from its weights with -t instead of -r"
-            )
-        now, then = (
-            [g["param_names"] for g in groups]
-            for groups in (self.step.optimizer.param_groups, checkpoint["optimizer"]["param_groups"])
-        )
-        try:
-            if now != then:  # torch compares their sizes alone
-                raise ValueError("its parameter groups are others")
-            self.model.load_state_dict(checkpoint["model"])
-            if self.step.ema is not None and checkpoint["ema"] is not None:
-                self.step.ema.load_state_dict(checkpoint["ema"])
-            self.step.optimizer.load_state_dict(checkpoint["optimizer"])
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(
-                f"{path} does not fit this experiment: {str(error).splitlines()[0]}. Resume with the "
-                "configuration it was trained with (config.yml beside it), or use -t for its weights alone"
-            ) from error
-        self.step.schedule.load_state_dict(checkpoint["lr_scheduler"])
-        self.step.scaler.load_state_dict(checkpoint["scaler"])
-        self.best = checkpoint["best"]
-        self.epoch = checkpoint["epoch"] + 1
+        self.epoch, self.best = restore(path, self.model, self.step)
+        beside = path.parent / "best.pth"
+        self.best_checkpoint = beside if self.best and beside.exists() else None
         logger.info("resumed from %s: epoch %d of %d is next", path, self.epoch, self.settings.epochs)

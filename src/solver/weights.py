@@ -191,6 +191,17 @@ def tune_model(
     return _table(path, fates, {**state, **target})
 
 
+def covers(checkpoint: Mapping[str, Any], path: Path, model: nn.Module, prefix: str) -> bool:
+    """Whether `checkpoint` has every tensor of `model` whose name starts with `prefix`, of the same shape.
+
+    Raises:
+        ValueError: There are no weights in it.
+    """
+    state = _adapted_state(model, checkpoint, path)
+    wanted = {name: t.shape for name, t in model.state_dict().items() if name.startswith(prefix)}
+    return all(name in state and state[name].shape == shape for name, shape in wanted.items())
+
+
 def _rows_by_name(old: ClassNames | None, new: ClassNames | None) -> _Rows | None:
     """Which class was which; None where one side has no names or nothing changes place."""
     if old is None or new is None or _keys(old) == _keys(new):

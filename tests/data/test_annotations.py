@@ -39,7 +39,9 @@ def test_boxes_are_clipped_and_empty_ones_counted_and_named(disk, caplog):
         {"id": 15, "image_id": 100, "category_id": 2, "bbox": [90, 10, 5, 5]},
     ]
     with caplog.at_level(logging.WARNING):
-        packed = read_annotations(disk.write())
+        packed = read_annotations(disk.write(), drop_empty_boxes=True)
+    with pytest.raises(ValueError, match="3 boxes are empty.*annotation 13.*drop_empty_boxes"):
+        read_annotations(disk.write())
     assert packed.objects(0)[0].tolist() == [[0, 0, 5, 5], [70, 40, 80, 50]]
     (record,) = caplog.records
     text = record.getMessage()

@@ -72,6 +72,7 @@ def tiny_config(tiny_dataset: Path, tmp_path: Path) -> Callable[..., Path]:
                 "embed_dim": 32,
                 "depth": 2,
                 "num_heads": 2,
+                "layer_scale": 1.0,
                 "out_channels": [32, 32, 32],
             },
             "HybridEncoder": {

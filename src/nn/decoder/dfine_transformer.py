@@ -220,6 +220,13 @@ class DFINETransformer(nn.Module):
             content = self.tgt_embed.weight[: chosen.shape[1]].expand(len(cells), -1, -1)
         return _Queries(content, boxes.detach(), LayerOutput(logits, boxes))
 
+    def _position(self, boxes: Tensor) -> Tensor:
+        """The position code of boxes [B, Q, 4], in float32: bfloat16 would move them by 1/256."""
+        if torch.is_autocast_enabled(boxes.device.type):
+            with torch.autocast(boxes.device.type, enabled=False):
+                return self._position(boxes)
+        return self.query_pos_head(boxes).clamp(-MAX_POSITION, MAX_POSITION)  # type: ignore[no-any-return]
+
     def _refine(
         self,
         x: Tensor,
@@ -236,7 +243,6 @@ class DFINETransformer(nn.Module):
         """
         shapes_hw = [(level.shape[-2], level.shape[-1]) for level in maps]
         memory = torch.cat([flatten_map(level) for level in maps], 1)
-        to_map = boxes.new_tensor((*extent_hw[::-1], *extent_hw[::-1]))
         last = len(self.layers) - 1 if self.training else self.eval_idx
         outputs: list[LayerOutput] = []
         previous, values = torch.zeros_like(x), None
@@ -246,8 +252,8 @@ class DFINETransformer(nn.Module):
             if values is None or width != x.shape[-1]:
                 x, previous = stretch(x, width), stretch(previous, width)
                 values = layer.cross_attn.arrange(stretch(memory, width), shapes_hw)
-            position = stretch(self.query_pos_head(boxes).clamp(-MAX_POSITION, MAX_POSITION), width)
-            x = layer(x, position, boxes * to_map, values, shapes_hw, blocked)
+            position = stretch(self._position(boxes).to(x.dtype), width)
+            x = layer(x, position, _on_map(boxes, extent_hw), values, shapes_hw, blocked)
             if index == 0:
                 pre_boxes = (self.pre_bbox_head(x).float() + inverse_sigmoid(boxes)).sigmoid()
                 pre = LayerOutput(_of_layer(self.dec_score_head, 0)(x).float(), pre_boxes)
@@ -259,6 +265,14 @@ class DFINETransformer(nn.Module):
                 outputs.append(LayerOutput(logits, refined, corners, initial))
             previous, boxes = x.detach(), refined.detach()
         return outputs, pre
+
+
+def _on_map(boxes: Tensor, extent_hw: tuple[float, float]) -> Tensor:
+    """Boxes [..., 4] in units of the picture, in units of the padded map; nothing is copied to the device."""
+    if extent_hw == (1.0, 1.0):
+        return boxes
+    height, width = (boxes.new_full((1,), extent) for extent in extent_hw)
+    return boxes * torch.cat((width, height, width, height))
 
 
 def _of_layer(heads: nn.ModuleList, index: int) -> nn.Module:

@@ -147,7 +147,7 @@ class QualityEstimator(nn.Module):
         top = probabilities.topk(self.num_top, -1).values
         seen = torch.cat((top, top.mean(-1, keepdim=True)), -1)
         quality: Tensor = self.mlp(seen.flatten(2))
-        return logits + quality
+        return logits.float() + quality.float()  # bfloat16 would make ties of scores
 
 
 class Projection(nn.Module):
