@@ -224,8 +224,8 @@ def _read_objects(
     drop_empty_boxes: bool,
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Boxes [N, 4], labels [N] and picture indices [N], sorted by picture (stable)."""
-    classes, categories = known
     annotations: list[Entry] = document["annotations"]
+    classes, categories = known
     _check_references(annotations, path, set(image_ids), categories)
     annotations = [a for a in annotations if not a.get("iscrowd", 0)]
     position = {image_id: k for k, image_id in enumerate(image_ids)}

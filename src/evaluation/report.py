@@ -160,4 +160,4 @@ def _finish(axes: Axes, title: str, quantity: str) -> None:
     axes.set_ylabel(quantity)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="lower right" if title == "Evaluation" else "upper right")
+    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncol=6)
