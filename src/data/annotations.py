@@ -108,9 +108,7 @@ def examples(items: Sequence[object]) -> str:
 
 def _read_json(path: Path) -> Entry:
     if not path.is_file():
-        raise ValueError(
-            f"annotation file {path} does not exist; correct ann_file, or prepare the dataset first"
-        )
+        raise ValueError(f"annotation file {path} does not exist; correct ann_file, or prepare the dataset")
     try:
         document = json.loads(path.read_bytes())
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -123,9 +121,8 @@ def _read_json(path: Path) -> Entry:
             f"annotation file {path} holds a JSON {type(document).__name__}, not COCO's object; "
             "give the 'instances' file, not a results file"
         )
-    missing = [
-        key for key in ("images", "annotations", "categories") if not isinstance(document.get(key), list)
-    ]
+    lists = ("images", "annotations", "categories")
+    missing = [key for key in lists if not isinstance(document.get(key), list)]
     if missing:
         raise ValueError(
             f"annotation file {path} has no list {', '.join(map(repr, missing))}: COCO's detection format "
