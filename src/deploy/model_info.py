@@ -99,16 +99,22 @@ def count_flops(model: nn.Module, size_hw: tuple[int, int]) -> Flops:
     version of torch counts its products.
     """
     device = next(model.parameters()).device
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
     was_training = [module for module in model.modules() if module.training]
     had_fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # it runs whole layers as one op, which no counter knows
     counter = FlopCounterMode(display=False)
     try:
         model.eval()
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        # where a weight needs no gradient, torch 2.10 runs some linear layers as batched products
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), counter:
             model(torch.zeros(1, 3, *size_hw, device=device))
     finally:
         torch.backends.mha.set_fastpath_enabled(had_fast_path)
+        for parameter in frozen:
+            parameter.requires_grad_(False)
         for module in was_training:
             module.training = True
     per_op: dict[Any, int] = counter.get_flop_counts()["Global"]
