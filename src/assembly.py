@@ -12,7 +12,15 @@ from torch import nn
 
 from . import distributed
 from .core import Experiment, LoaderSettings, dump_experiment, load_experiment
-from .data import TRANSFORMS, CocoDetection, Normalize, build_eval_loader, build_pipeline, build_train_loader
+from .data import (
+    TRANSFORMS,
+    CocoDetection,
+    Normalize,
+    build_eval_loader,
+    build_pipeline,
+    build_train_loader,
+    read_annotations,
+)
 from .evaluation import CocoEvaluator, CocoMetrics, write_metrics
 from .nn.backbone import DINOv3Backbone, HGNetv2, load_pretrained
 from .nn.criterion import DFINECriterion, HungarianMatcher
@@ -230,7 +238,11 @@ def test(experiment: Experiment, device: torch.device, *, checkpoint: str | None
     load_model(model, state, Path(checkpoint))
     model.to(device).eval()
     precision = choose_precision(device, use_amp=experiment.use_amp, dtype=experiment.amp.dtype)
-    evaluation = build_evaluation(experiment, device, model, class_names(state))
+    names = class_names(state)
+    if names is not None and not state.get("classes"):  # a published file's, by their number
+        own = read_annotations(Path(experiment.val_dataloader.dataset.ann_file)).classes
+        names = None if len(own.names) == len(names.names) else names  # labels are numbered as upstream does
+    evaluation = build_evaluation(experiment, device, model, names)
     metrics, _ = evaluation(model, precision)
     if distributed.is_main():
         write_metrics(metrics, make_folder(experiment.output_dir) / "eval.json")
@@ -242,7 +254,8 @@ def load_detector(
 ) -> tuple[DFINE, DFINEPostProcessor, ClassNames, Experiment]:
     """A model ready to detect, with its postprocessor, its classes and its experiment.
 
-    Class names come from the checkpoint; without them classes are called by their index.
+    Class names come from the checkpoint (COCO's or Objects365's for published files of as many classes);
+    without them classes are called by their index.
     """
     experiment = load(config, overrides)
     model = build_model(experiment)

@@ -1,5 +1,6 @@
 """Bring a checkpoint's weights into a model: all of them strictly, or what fits for fine-tuning."""
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,9 @@ from torch import Tensor, nn
 
 from ..nn.state_dict import from_upstream, is_upstream
 from ..structures import ClassNames
+from .published_classes import SAME_CLASS, published_classes
+
+logger = logging.getLogger(__name__)
 
 CLASS_TENSOR = re.compile(r"score_head|class_embed")
 """Names of the tensors whose rows belong to classes."""
@@ -78,6 +82,13 @@ def load_model(model: nn.Module, checkpoint: Mapping[str, Any], source_path: Pat
     if missing or unexpected or reshaped:
         raise ValueError(_mismatch(source_path, checkpoint, missing, unexpected, reshaped))
     model.load_state_dict(state)
+    _say_which(checkpoint, source_path)
+
+
+def _say_which(checkpoint: Mapping[str, Any], path: Path) -> None:
+    state, part = model_state(checkpoint)
+    style = ", a published D-FINE file" if is_upstream(state) else ""
+    logger.info("%s: took the %s weights%s", path, {"ema": "EMA"}.get(part, part), style)
 
 
 def _adapted_state(model: nn.Module, checkpoint: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
@@ -142,11 +153,18 @@ def _origin(checkpoint: Mapping[str, Any]) -> str:
 
 
 def class_names(checkpoint: Mapping[str, Any]) -> ClassNames | None:
-    """The classes that the checkpoint's model was trained on; None where it does not say."""
-    stored = checkpoint.get("classes")
-    if not isinstance(stored, Mapping) or not stored.get("names"):
+    """The classes that the checkpoint's model was trained on; None where nothing tells them.
+
+    A published D-FINE file does not say: its number of classes tells.
+    """
+    stated = checkpoint.get("classes")
+    if isinstance(stated, Mapping) and stated.get("names"):
+        return ClassNames(tuple(stated["names"]), tuple(stated["ids"]))
+    try:
+        state, _ = model_state(checkpoint)
+    except ValueError:
         return None
-    return ClassNames(tuple(stored["names"]), tuple(stored["ids"]))
+    return published_classes(state) if is_upstream(state) else None
 
 
 def tune_model(
@@ -188,6 +206,7 @@ def tune_model(
             f"with (-c){_origin(checkpoint)}; weights of a backbone alone belong into its checkpoint_path"
         )
     model.load_state_dict(target | taken)
+    _say_which(checkpoint, path)
     return _table(path, fates, {**state, **target})
 
 
@@ -206,8 +225,10 @@ def _rows_by_name(old: ClassNames | None, new: ClassNames | None) -> _Rows | Non
     """Which class was which; None where one side has no names or nothing changes place."""
     if old is None or new is None or _keys(old) == _keys(new):
         return None
-    index = {key: i for i, key in enumerate(_keys(old))}
-    pairs = tuple((i, index[key]) for i, key in enumerate(_keys(new)) if key in index)
+    index = {SAME_CLASS.get(key, key): i for i, key in enumerate(_keys(old))}
+    index |= {key: i for i, key in enumerate(_keys(old))}  # the very name goes first
+    found = [index.get(key, index.get(SAME_CLASS.get(key, key))) for key in _keys(new)]
+    pairs = tuple((i, k) for i, k in enumerate(found) if k is not None)
     return _Rows(pairs, len(old.names), len(new.names))
 
 

@@ -194,8 +194,8 @@ def test_too_little_that_fits_is_refused_and_nothing_changes() -> None:
 class UpstreamLike(Toy):
     """A model whose tensors a published D-FINE file holds under upstream's names."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__(num_classes)
         self.decoder.layers = nn.ModuleList([nn.Linear(4, 4)])
         self.decoder.up = 0.5
         self.decoder.reg_scale = 4.0
@@ -218,3 +218,44 @@ def test_published_files_load_strictly_under_upstreams_names() -> None:
 def test_a_published_file_with_another_constant_names_the_file() -> None:
     with pytest.raises(ValueError, match=r"^runs/best\.pth: .*reg_scale 8.*reg_scale: 8$"):
         load_model(UpstreamLike(), published(UpstreamLike(), reg_scale=8.0), PATH)
+
+
+def published_classifier(num_classes: int) -> dict[str, Any]:
+    return published(UpstreamLike(num_classes))
+
+
+def test_published_heads_follow_the_names_that_they_do_not_state() -> None:
+    checkpoint = published_classifier(366)
+    old = checkpoint["ema"]["module"]["decoder.enc_score_head.weight"]
+    target = UpstreamLike(4)
+    fresh = weights(target)["decoder.enc_score_head.weight"]
+    # Objects365's ids: 1 "Person", 38 "Moniter/TV", 57 "Wild Bird"; upstream's row is the id
+    table = tune_model(target, checkpoint, PATH, named("tv", "gnome", "bird", "PERSON"))
+    expected = torch.stack([old[38], fresh[1], old[57], old[1]])
+    assert torch.equal(target.decoder.enc_score_head.weight, expected)
+    assert "mapped by class name" in table
+
+
+def test_the_very_name_goes_before_a_kindred_one() -> None:
+    source, target = Toy(2), Toy(2)
+    tune_model(target, checkpoint_of(source, named("bird", "Wild Bird")), PATH, named("wild bird", "bird"))
+    assert torch.equal(target.decoder.enc_score_head.bias, source.decoder.enc_score_head.bias[[1, 0]])
+
+
+def test_only_published_files_are_given_names_by_their_number() -> None:
+    found = class_names(published_classifier(80))
+    assert found is not None and found.names[11] == "stop sign" and found.ids[11] == 13
+    assert class_names(published_classifier(81)) is None
+    assert class_names({"model": {"decoder.enc_score_head.bias": torch.zeros(80)}}) is None
+    assert class_names(published_classifier(80) | {"classes": {"names": ["a"], "ids": [4]}}) == ClassNames(
+        ("a",), (4,)
+    )
+
+
+@pytest.mark.parametrize("load", [load_model, tune_model])
+def test_the_log_says_which_weights_were_taken(load: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    load(UpstreamLike(), published(UpstreamLike()), PATH)
+    assert "runs/best.pth: took the EMA weights, a published D-FINE file" in caplog.text
+    load(Toy(), checkpoint_of(Toy()), PATH)
+    assert caplog.records[-1].getMessage() == "runs/best.pth: took the model weights"

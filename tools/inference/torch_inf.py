@@ -1,6 +1,7 @@
 """Detect in a picture or a folder with a config and a checkpoint: annotated pictures and detections.json."""
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Parse, detect, say where the results are."""
     args = parse()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     device = distributed.start(args.device)
     model, postprocessor, classes, experiment = assembly.load_detector(
         args.config, args.resume, args.update, device
