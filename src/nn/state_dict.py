@@ -1,8 +1,9 @@
-"""Reads upstream D-FINE's state dicts: renames what is called otherwise here, drops what is computed here."""
+"""Reads and writes upstream D-FINE's state dicts: other names, and buffers that are computed here."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 # Buffers and frozen numbers of upstream's that follow from the configuration or from the picture's size.
@@ -18,6 +19,13 @@ _RENAMED = (
     (re.compile(r"^(decoder\.lqe_layers\.\d+)\.reg_conf\."), r"\1.mlp."),
     (re.compile(r"^(encoder\.downsample_convs\.\d+)\.0\."), r"\1."),
 )
+_GIVEN_BACK = (
+    (re.compile(r"^decoder\.(lqe_layers\.\d+)\.mlp\."), r"decoder.\1.reg_conf."),
+    (re.compile(r"^decoder\.(layers|lqe_layers)\."), r"decoder.decoder.\1."),
+    (re.compile(r"^(encoder\.downsample_convs\.\d+)\."), r"\1.0."),
+)
+# upstream's candidates: sides of 0.05 that double with each level, and nothing within 0.01 of the edge
+_BASE_SIDE, _MARGIN = 0.05, 0.01
 
 
 def is_upstream(state_dict: Mapping[str, Tensor]) -> bool:
@@ -57,3 +65,49 @@ def from_upstream(state_dict: Mapping[str, Tensor], *, up: float, reg_scale: flo
                 name = pattern.sub(ours, name)
             adapted[name] = tensor
     return adapted
+
+
+def to_upstream(
+    state_dict: Mapping[str, Tensor],
+    *,
+    up: float,
+    reg_scale: float,
+    strides: Sequence[int],
+    size_hw: tuple[int, int],
+) -> dict[str, Tensor]:
+    """Our tensors under upstream's names, with the buffers that upstream's model loads strictly.
+
+    The inverse of `from_upstream`.
+
+    Args:
+        state_dict: A model's weights under our names.
+        up: The model's `DFINETransformer.up`.
+        reg_scale: The model's `DFINETransformer.reg_scale`.
+        strides: The decoder's levels, finest first.
+        size_hw: (height, width) that upstream's config calls `eval_spatial_size`.
+    """
+    adapted = {}
+    for given_name, tensor in state_dict.items():
+        name = given_name
+        for pattern, theirs in _GIVEN_BACK:
+            name = pattern.sub(theirs, name)
+        adapted[name] = tensor
+    stated = {"up": up, "reg_scale": reg_scale}
+    numbers = {name: torch.tensor([stated[knob]]) for name, knob in _NUMBERS.items()}
+    anchors, valid_mask = _upstream_anchors(strides, size_hw)
+    return {**adapted, **numbers, "decoder.anchors": anchors, "decoder.valid_mask": valid_mask}
+
+
+def _upstream_anchors(strides: Sequence[int], size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Every cell's box in logits, [1, n, 4], infinite where [1, n, 1] says that it is no candidate."""
+    boxes = []
+    for level, stride in enumerate(strides):
+        height, width = size_hw[0] // stride, size_hw[1] // stride
+        cy, cx = torch.meshgrid(
+            (torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing="ij"
+        )
+        side = torch.full_like(cx, _BASE_SIDE * 2.0**level)
+        boxes.append(torch.stack((cx, cy, side, side), -1).reshape(-1, 4))
+    anchors = torch.cat(boxes)[None]
+    valid = ((anchors > _MARGIN) & (anchors < 1 - _MARGIN)).all(-1, keepdim=True)
+    return torch.logit(anchors).masked_fill(~valid, torch.inf), valid
