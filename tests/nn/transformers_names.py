@@ -135,7 +135,7 @@ _SIZES = {
 
 def build_theirs(size, **changes):
     """Their detector for 80 classes, "n", "s" or "m", with random weights; nothing is read or fetched."""
-    transformers = pytest.importorskip("transformers", reason="the peer, `transformers`, is not installed")
+    transformers = pytest.importorskip("transformers", minversion="5.23", reason="the peer is not installed")
     knobs = {**_SIZES[size], **changes}
     backbone = knobs.pop("backbone")
     config = transformers.DFineConfig(
