@@ -180,11 +180,11 @@ class WarmupSettings:
 
     Attributes:
         type: `LinearWarmup` or `QuadraticWarmup`, from 0 up to the full rate.
-        warmup_duration: Optimizer steps that it takes.
+        warmup_duration: Optimizer steps that it takes; 0 has no warm-up.
     """
 
     type: Literal["LinearWarmup", "QuadraticWarmup"] = "LinearWarmup"
-    warmup_duration: Count
+    warmup_duration: NaturalNumber
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -108,7 +108,7 @@ def test_all_faults_at_once_each_with_its_place(tmp_path: Path) -> None:
         "transform's knobs",
         "-u val_dataloader.collate_fn.base_size=640: val_dataloader.collate_fn is not a key here: write "
         "`multi_scale: {base_size_repeat: ...}` at the top level (base_size is eval_spatial_size), and "
-        "stop_epoch and ema_restart_decay as a stage of `stages`",
+        "stop_epoch and ema_restart_decay as a stage of `stages`; pictures are not mixed (mixup)",
         "-u clip_max_norm=-1: clip_max_norm must be at least 0, not -1.0",
         "-u Losses.nmaes=[a]: unknown key Losses.nmaes; did you mean 'names'?",
     )
