@@ -12,6 +12,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 FRAGMENTS = ("dataset", "include", "runtime.yml")
 ALL = sorted(CONFIGS.rglob("*.yml"))
 WHOLE = [p for p in ALL if not any(part in FRAGMENTS for part in p.relative_to(CONFIGS).parts)]
+DATASETS = sorted((CONFIGS / "dataset").glob("*.yml"))
 
 
 def included(path: Path) -> set[Path]:
@@ -46,7 +47,20 @@ def test_a_resolved_config_loads_again_to_the_same(path: Path, tmp_path: Path) -
 
 def test_every_fragment_is_used_by_a_config() -> None:
     used = set().union(*(included(path) for path in WHOLE))
-    assert [name(p) for p in ALL if p not in WHOLE and p.resolve() not in used] == []
+    assert [name(p) for p in ALL if p not in [*WHOLE, *DATASETS] and p.resolve() not in used] == []
+
+
+@pytest.mark.parametrize("dataset", DATASETS, ids=name)
+def test_any_model_takes_any_dataset(dataset: Path, tmp_path: Path) -> None:
+    model = CONFIGS / "dfine" / "dfine_hgnetv2_n_coco.yml"
+    (tmp_path / "run.yml").write_text(f"__include__: ['{model}', '{dataset}']\n")
+    experiment = assembly.load(tmp_path / "run.yml")
+    stated = yaml.safe_load(dataset.read_text())
+    assert experiment.num_classes == stated["num_classes"]
+    assert assembly.build_model(experiment).decoder.num_classes == stated["num_classes"]
+    for loader in ("train_dataloader", "val_dataloader"):
+        for key in ("img_folder", "ann_file"):
+            assert getattr(getattr(experiment, loader).dataset, key) == stated[loader]["dataset"][key]
 
 
 def test_output_folders_differ() -> None:
