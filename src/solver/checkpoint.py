@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .portable import SUFFIX, read_portable
+
 FORMAT = 1
 """Number of the file format; a reader refuses a higher one than its own."""
 
@@ -56,7 +58,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What is stored at `path`, ours or another program's `.pth`, with its tensors on the CPU.
+    """What is stored at `path`, ours or another program's `.pth` or safetensors, with its tensors on the CPU.
 
     The zip members' checksums are compared, which `torch.load` does not do: a flipped bit is found.
 
@@ -66,6 +68,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ValueError(_why_absent(path))
+    if path.suffix == SUFFIX:
+        return read_portable(path)
     _refuse_damage(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
