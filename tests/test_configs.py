@@ -59,7 +59,7 @@ def test_any_model_takes_any_dataset(dataset: Path, tmp_path: Path) -> None:
     assert experiment.num_classes == stated["num_classes"]
     assert assembly.build_model(experiment).decoder.num_classes == stated["num_classes"]
     for loader in ("train_dataloader", "val_dataloader"):
-        for key in ("img_folder", "ann_file"):
+        for key in ("img_folder", "ann_file", "drop_empty_boxes"):  # the last is True for COCO
             assert getattr(getattr(experiment, loader).dataset, key) == stated[loader]["dataset"][key]
 
 
