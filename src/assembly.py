@@ -32,6 +32,7 @@ from .solver.checkpoint import read_checkpoint
 from .solver.evaluate import Evaluation
 from .solver.logs import make_folder, setup_logging
 from .solver.precision import choose_precision
+from .solver.resume import stored_seed
 from .solver.trainer import Trainer, TrainingParts
 from .solver.weights import class_names, covers, load_model, tune_model
 from .structures import ClassNames
@@ -205,7 +206,7 @@ def train(
     experiment: Experiment, device: torch.device, *, resume: str | None = None, tune: str | None = None
 ) -> None:
     """Train to the end of the run's last epoch."""
-    experiment = _seeded(experiment)
+    experiment = _seeded(experiment, resume)
     setup_logging(None)
     trainer = build_trainer(experiment, device, resume=resume, tune=tune)
     # only now: a run that cannot start leaves nothing behind
@@ -213,9 +214,11 @@ def train(
     trainer.fit()
 
 
-def _seeded(experiment: Experiment) -> Experiment:
-    """The experiment with a seed, drawn where none is given and the same on every rank."""
+def _seeded(experiment: Experiment, resume: str | None) -> Experiment:
+    """The experiment with a seed, the same on every rank: its own, the resumed run's, or a drawn one."""
     seed = experiment.seed
+    if seed is None and resume is not None:
+        seed = stored_seed(read_checkpoint(Path(resume)))
     if seed is None:
         seed = int(distributed.broadcast_int(secrets.randbelow(2**31)))
     distributed.seed_everything(seed)

@@ -1,12 +1,16 @@
 """What a checkpoint keeps of a run, and how a run goes on from one."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
+from .. import distributed
 from .checkpoint import read_checkpoint
+from .random_state import random_state, set_random_state
 from .step import TrainingStep
 
 OWN_SETTINGS = ("initial_lr", "weight_decay", "betas")
@@ -24,6 +28,7 @@ def run_state(model: nn.Module, step: TrainingStep, epoch: int, best: dict[str, 
         "epoch": epoch,
         "step": int(step.schedule.last_epoch),
         "best": best,
+        "rng": random_state(),
     }
 
 
@@ -64,7 +69,15 @@ def restore(path: Path, model: nn.Module, step: TrainingStep) -> tuple[int, dict
     step.schedule.base_lrs = own_rates
     if checkpoint["scaler"] and step.scaler.is_enabled():
         step.scaler.load_state_dict(checkpoint["scaler"])
+    if distributed.is_main() and "rng" in checkpoint:  # its own; the other ranks' draws stay apart
+        set_random_state(checkpoint["rng"])
     return int(checkpoint["epoch"]), dict(checkpoint["best"])
+
+
+def stored_seed(checkpoint: Mapping[str, Any]) -> int | None:
+    """The seed of the run that wrote `checkpoint`, drawn or stated; None where it does not say."""
+    found = re.search(r"^seed: (\d+)$", str(checkpoint.get("config") or ""), re.MULTILINE)
+    return int(found.group(1)) if found else None
 
 
 def _load_moments(optimizer: Optimizer, state: dict[str, Any]) -> None:

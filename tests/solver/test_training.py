@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from src import assembly
@@ -124,6 +125,20 @@ def test_a_resumed_run_equals_an_undisturbed_one(
     for part in ("model", "ema"):
         assert_same(weights(cut / "last.pth", part), weights(whole / "last.pth", part))
     assert losses(cut) == losses(whole)
+
+
+def test_a_resumed_run_keeps_the_seed_that_was_drawn(tiny_config: Config) -> None:
+    folder = train(tiny_config(seed=None), "epochs=1")
+    seed = yaml.safe_load((folder / "config.yml").read_text())["seed"]
+    assert isinstance(seed, int)
+    train(folder.parent / "tiny.yml", "epochs=2", resume=str(folder / "last.pth"))
+    assert yaml.safe_load((folder / "config.yml").read_text())["seed"] == seed
+    assert torch.load(folder / "last.pth", weights_only=True)["rng"].keys() == {
+        "python",
+        "numpy",
+        "torch",
+        "cuda",
+    }
 
 
 def test_a_frozen_backbone_keeps_its_weights_and_the_adapter_learns(tiny_config: Config) -> None:
