@@ -103,7 +103,12 @@ def build_dataset(
     pipeline = build_pipeline(ops, strong_ops=strong, size_hw=experiment.eval_spatial_size)
     _check_normalisation(pipeline.normalize, model)
     dataset = CocoDetection(
-        Path(stated.img_folder), Path(stated.ann_file), pipeline, experiment.seed or 0, classes
+        Path(stated.img_folder),
+        Path(stated.ann_file),
+        pipeline,
+        experiment.seed or 0,
+        classes,
+        drop_empty_boxes=stated.drop_empty_boxes,
     )
     found = len(dataset.classes.names)
     if found != experiment.num_classes:

@@ -73,6 +73,19 @@ def test_a_faulty_annotation_file(
     assert not (tmp_path / "output").exists()
 
 
+def test_boxes_of_no_size_can_be_left_out(
+    call: Door, tiny_config: Config, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    path = damage(tiny_dataset, tmp_path, box_of_no_size)
+    overrides = [
+        f"train_dataloader.dataset.ann_file={path}",
+        "train_dataloader.dataset.drop_empty_boxes=True",
+    ]
+    status, _, err = call("-c", tiny_config(), "-u", "epochs=1", *overrides)
+    assert status == 0
+    assert "1 boxes are empty" in err
+
+
 def assert_one_message(status: int, err: str, words: list[str]) -> None:
     assert status == 2
     (message,) = [line for line in err.splitlines() if line.startswith("error: ")]
