@@ -37,8 +37,8 @@ class Entry(NamedTuple):
         config: Its YAML file.
         checkpoint: Where its weights came from, None for random ones.
         info: Parameters and work.
-        speeds: One for each runtime.
-        metrics: COCO's 12 numbers in [0, 1] by name (-1: nothing to find), None where it was not evaluated.
+        speeds: One for each runtime, PyTorch first.
+        metrics: COCO's 12 numbers in PyTorch, in [0, 1] by name (-1: nothing to find); None if not evaluated.
     """
 
     label: str
@@ -80,7 +80,7 @@ class Comparison:
         rounds = first.speeds[0].single.num_calls
         about = (
             f"Deploy form with its postprocessor, float32; median of {rounds} rounds over all models in turn."
-            " GFLOPs with, and without, attention products."
+            " GFLOPs with, and without, attention products." + " AP by PyTorch." * scored
         )
         return "\n".join([self.machine.line(), about, "", *lines])
 
@@ -109,7 +109,11 @@ def _row(entry: Entry, speed: Speed, scored: bool) -> list[str]:
         f"{1e3 * single.lower:.1f}-{1e3 * single.upper:.1f}",
         f"{speed.pictures_per_second:.1f}",
     ]
-    return cells + [_percent(entry.metrics, name) for name in ("AP", "AP50")] * scored
+    if not scored:
+        return cells
+    # the AP is PyTorch's, which stands first: no other runtime was evaluated
+    evaluated = speed is entry.speeds[0]
+    return cells + [_percent(entry.metrics, name) if evaluated else "" for name in ("AP", "AP50")]
 
 
 def _percent(metrics: dict[str, float] | None, name: str) -> str:

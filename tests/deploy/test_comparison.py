@@ -52,7 +52,14 @@ def test_ap_in_percent_and_a_dash_where_nothing_was_to_find():
     assert lines[3].split()[-2:] == ["AP", "AP50"]
     assert lines[5].split()[-2:] == ["56.8", "-"]
     assert lines[6].split()[-2:] == ["-", "-"]
+    assert lines[1].endswith("AP by PyTorch.")
     assert "AP" not in Comparison(MACHINE, (entry("ours", TORCH),)).table()
+
+
+def test_ap_stands_with_the_runtime_that_it_was_found_in():
+    scored = entry("ours", TORCH, ONNX, metrics={"AP": 0.5, "AP50": 0.7})
+    rows = Comparison(MACHINE, (scored,)).table().splitlines()[5:]
+    assert [row.split()[-1] for row in rows] == ["70.0", "50.0"], "the last one is a throughput"
 
 
 def test_all_numbers_as_json():

@@ -1,4 +1,5 @@
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -77,10 +78,16 @@ def test_one_table_from_one_run(repo_root: Path, tmp_path: Path, configs: list[P
     assert not (tmp_path / "output").exists(), "a comparison writes no run"
 
 
-def test_faults_end_with_status_2(repo_root: Path, tmp_path: Path, configs: list[Path]) -> None:
-    done = call(repo_root, *configs, "-r", tmp_path / "absent.pth", "-d", "cpu")
-    assert done.returncode == 2 and done.stderr.startswith("error: 1 checkpoints came for 2 configs")
-    assert done.stdout == ""
+def test_faults_end_with_status_2(
+    repo_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["compare.py", "one.yml", "two.yml", "-r", "absent.pth", "-d", "cpu"])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(repo_root / "tools" / "benchmark" / "compare.py"), run_name="__main__")
+    said = capsys.readouterr()
+    assert caught.value.code == 2 and said.out == ""
+    assert said.err.startswith("error: 1 checkpoints came for 2 configs")
 
 
 @pytest.mark.slow
