@@ -43,7 +43,7 @@ def describe(path: Path) -> str:
         "weights in use": "EMA" if part == "ema" else "model",
         "parameters": f"{sum(t.numel() for name, t in state.items() if not NO_PARAMETER.search(name)):,}",
         "tensors": f"{len(state):,}",
-        "epoch": checkpoint.get("epoch", checkpoint.get("last_epoch")),
+        "epochs done": _epochs_done(checkpoint),
         "step": checkpoint.get("step"),
         "best": _pairs(checkpoint.get("best")),
         "config": _config_name(checkpoint),
@@ -59,6 +59,12 @@ def _weights(checkpoint: Mapping[str, Any], path: Path) -> tuple[dict[str, Tenso
         return model_state(checkpoint)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _epochs_done(checkpoint: Mapping[str, Any]) -> int | None:
+    if "epoch" in checkpoint:
+        return int(checkpoint["epoch"])
+    return int(checkpoint["last_epoch"]) + 1 if "last_epoch" in checkpoint else None
 
 
 def _pairs(value: object) -> str | None:
@@ -150,7 +156,7 @@ def write_upstream(source: Path, output: Path, model: DFINE, size_hw: tuple[int,
     content: dict[str, Any] = {
         "model": _under_upstreams_names(model, plain or published, source, size_hw),
         "ema": {"module": _under_upstreams_names(model, published, source, size_hw)},
-        "last_epoch": int(checkpoint.get("epoch", checkpoint.get("last_epoch", 0))),
+        "last_epoch": (_epochs_done(checkpoint) or 0) - 1,  # counted from 0, -1 before the first
     }
     if "updates" in average:
         content["ema"]["updates"] = average["updates"]
