@@ -60,12 +60,13 @@ class TrainingStep:
     def __call__(
         self, model: nn.Module, bare_model: nn.Module, micro_batches: Sequence[tuple[Tensor, Targets]]
     ) -> StepResult:
-        """Train on `micro_batches` of (images [B, 3, H, W] in [0, 1], targets) as on one batch.
+        """One update from `micro_batches` of (images [B, 3, H, W] in [0, 1], targets).
 
         Args:
             model: What is called; wrapped in DistributedDataParallel where there are several ranks.
             bare_model: The same model without the wrapper, for the average.
-            micro_batches: The gradients of all of them are averaged before the one update.
+            micro_batches: Their gradients are averaged before the one update. Losses are normalised, and
+                batch statistics taken, in each on its own, so they are not quite one large batch.
         """
         self.optimizer.zero_grad(set_to_none=True)
         self._norms.keep()
