@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .bounds import Count, NonNegativeFloat, Size
+from .bounds import Count, NaturalNumber, NonNegativeFloat, Size
 from .settings import (
     AmpSettings,
     EmaSettings,
@@ -52,8 +52,12 @@ class Experiment:
         sync_bn: Whether BatchNorm takes its statistics over all processes.
         print_freq: Steps between two lines in the logs.
         checkpoint_freq: Epochs between two checkpoints.
+        checkpoint_step_freq: Optimizer steps between two checkpoints inside an epoch; 0 makes none there.
+        checkpoint_keep: Newest checkpoints that are kept: `last.pth`, `last.1.pth`, ...
         eval_every: Epochs between two evaluations.
         best_metric: COCO's number that decides which checkpoint is the best.
+        patience: Evaluations in a row without a new best after which the run ends; without it none ends it.
+        max_bad_steps: Steps in a row with losses or gradients that are not finite after which the run stops.
         multi_scale: Training at changing sizes; without it always at `eval_spatial_size`.
         evaluator: How detections are judged.
         train_dataloader: The pictures to train on.
@@ -86,8 +90,12 @@ class Experiment:
     sync_bn: bool = True
     print_freq: Count = 100
     checkpoint_freq: Count = 1
+    checkpoint_step_freq: NaturalNumber = 1000
+    checkpoint_keep: Count = 3
     eval_every: Count = 1
     best_metric: Metric = "AP"
+    patience: Count | None = None
+    max_bad_steps: Count = 20
     multi_scale: MultiScaleSettings | None = None
     evaluator: EvaluatorSettings = field(default_factory=EvaluatorSettings)
     train_dataloader: LoaderSettings

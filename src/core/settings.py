@@ -110,6 +110,10 @@ class StageSettings:
         backbone_lr_factor: Multiplies the learning rate of the backbone's parameter groups.
         ema_restart_decay: Restart the weight average from the best weights with this decay as the stage
             starts. Not inherited.
+        unfreeze_blocks: Release this many last ViT blocks one after another, the first as the stage starts;
+            instead of `backbone`. Not inherited.
+        unfreeze_every: Epochs between two releases.
+        unfreeze_lr_factor: `backbone_lr_factor` of released blocks.
     """
 
     start: int
@@ -118,6 +122,9 @@ class StageSettings:
     backbone: Literal["frozen", "all"] | Count | None = None
     backbone_lr_factor: NonNegativeFloat | None = None
     ema_restart_decay: ProperFraction | None = None
+    unfreeze_blocks: Count | None = None
+    unfreeze_every: Count = 1
+    unfreeze_lr_factor: NonNegativeFloat = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +152,7 @@ class OptimizerSettings:
         betas: AdamW's two betas.
         weight_decay: Weight decay of what no rule names.
         params: Groups with rates of their own.
+        layer_decay: Multiplies the learning rate of a ViT's layer once for each layer above it; 1 has none.
     """
 
     type: Literal["AdamW"] = "AdamW"
@@ -152,6 +160,7 @@ class OptimizerSettings:
     betas: tuple[ProperFraction, ProperFraction] = (0.9, 0.999)
     weight_decay: NonNegativeFloat = 1e-4
     params: tuple[GroupRule, ...] = ()
+    layer_decay: Fraction = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,9 +202,12 @@ class AmpSettings:
 
     Attributes:
         dtype: `auto` takes bfloat16 where the device has it, else float16 with loss scaling.
+        opt_level: `O1` keeps weights in float32 and casts what is computed; `O2` computes with weights in
+            bfloat16, of which the optimizer keeps float32 masters.
     """
 
     dtype: Literal["auto", "bfloat16", "float16"] = "auto"
+    opt_level: Literal["O1", "O2"] = "O1"
 
 
 @dataclass(frozen=True, kw_only=True)
