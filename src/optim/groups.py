@@ -2,13 +2,16 @@
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from torch import nn
-from torch.nn import Parameter
 
 REST = "rest"
+VIT = re.compile(r"^backbone\.vit\.(?:blocks\.(?P<block>\d+)\.|(?P<norm>norm)\.)?")
+OUTSIDE = -1  # in place of a number of layers, where a parameter is not the ViT's
 
 
 class Rule(NamedTuple):
@@ -26,7 +29,7 @@ class Rule(NamedTuple):
 
 
 def parameter_groups(
-    model: nn.Module, rules: Sequence[Rule], *, lr: float, weight_decay: float
+    model: nn.Module, rules: Sequence[Rule], *, lr: float, weight_decay: float, layer_decay: float = 1.0
 ) -> list[dict[str, Any]]:
     """Sort all parameters of `model` into groups for a torch optimizer.
 
@@ -38,32 +41,47 @@ def parameter_groups(
         rules: In order of precedence.
         lr: Learning rate where the rule has none, and of the rest.
         weight_decay: Weight decay where the rule has none, and of the rest.
+        layer_decay: Below 1, a group's part in the backbone's ViT is split by layer, and each layer's rate
+            multiplied by this once for each layer above it: none for the final norm, one for the last block,
+            most for the patch embedding and the tokens in front (BEiT's rule).
 
     Returns:
-        One mapping for each rule, and the rest where there is one: `params`, `param_names` (in the same
-        order), `lr`, `initial_lr`, `weight_decay` and `name`, the pattern.
+        One mapping for each rule, or for each layer that it meets, and likewise of the rest where there is
+        one: `params`, `param_names` (in the same order), `lr`, `initial_lr`, `weight_decay` and `name`, the
+        pattern.
 
     Raises:
-        ValueError: A pattern is no regular expression, or gets no parameter.
+        ValueError: A pattern is no regular expression, or gets no parameter; or layers shall differ and the
+            backbone is no ViT.
     """
     patterns = [_compile(rule.pattern) for rule in rules]
     parameters = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
     owners = {name: next((i for i, p in enumerate(patterns) if p.search(name)), None) for name in parameters}
     _refuse_empty_rules(patterns, owners)
-    groups = [
-        _group(rule.pattern, _owned(parameters, owners, i), rule.lr, rule.weight_decay, lr, weight_decay)
-        for i, rule in enumerate(rules)
-    ]
-    rest = _owned(parameters, owners, None)
-    if rest:
-        groups.append(_group(REST, rest, None, None, lr, weight_decay))
+    above = _layers_above(parameters) if layer_decay != 1 else dict.fromkeys(parameters, OUTSIDE)
+    groups: list[dict[str, Any]] = []
+    for owner, rule in [*enumerate(rules), (None, Rule(REST))]:
+        names = [name for name in parameters if owners[name] == owner]
+        for depth in sorted({above[name] for name in names}, reverse=True):
+            of_layer = [name for name in names if above[name] == depth]
+            rate = (lr if rule.lr is None else rule.lr) * layer_decay ** max(depth, 0)
+            groups.append(
+                {
+                    "params": [parameters[name] for name in of_layer],
+                    "param_names": of_layer,
+                    "lr": rate,
+                    "initial_lr": rate,
+                    "weight_decay": weight_decay if rule.weight_decay is None else rule.weight_decay,
+                    "name": rule.pattern,
+                }
+            )
     return groups
 
 
 def groups_table(groups: Sequence[Mapping[str, Any]]) -> str:
-    """The groups as text, one line each: pattern, tensors, parameters, learning rate, weight decay."""
+    """The groups as text, one line for each pattern: tensors, parameters, learning rates, weight decay."""
     rows = [("pattern", "tensors", "parameters", "lr", "weight decay")]
-    rows += [_row(group["name"], group["params"], group) for group in groups]
+    rows += [_row(name, list(layers)) for name, layers in groupby(groups, key=itemgetter("name"))]
     total = [p for group in groups for p in group["params"]]
     rows.append(("total", f"{len(total):,}", f"{sum(p.numel() for p in total):,}", "", ""))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -72,9 +90,29 @@ def groups_table(groups: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _row(name: str, params: Sequence[Parameter], group: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
-    count = sum(p.numel() for p in params)
-    return name, f"{len(params):,}", f"{count:,}", f"{group['initial_lr']:g}", f"{group['weight_decay']:g}"
+def _row(name: str, layers: Sequence[Mapping[str, Any]]) -> tuple[str, str, str, str, str]:
+    params = [p for layer in layers for p in layer["params"]]
+    rates = sorted({layer["initial_lr"] for layer in layers})
+    between = f"{rates[0]:.3g}" if len(rates) == 1 else f"{rates[0]:.3g} to {rates[-1]:.3g}"
+    decay = f"{layers[0]['weight_decay']:g}"
+    return name, f"{len(params):,}", f"{sum(p.numel() for p in params):,}", between, decay
+
+
+def _layers_above(names: Iterable[str]) -> dict[str, int]:
+    """How many layers of the backbone's ViT stand above each parameter of it; OUTSIDE for the others."""
+    matches = {name: VIT.match(name) for name in names}
+    blocks = [int(match["block"]) for match in matches.values() if match and match["block"]]
+    if not blocks:
+        raise ValueError(
+            "optimizer.layer_decay needs a ViT, parameters named backbone.vit.blocks.N., which the backbone "
+            "is not: remove it, or take a DINOv3Backbone"
+        )
+    norm = max(blocks) + 2  # its layer; 0 is what stands before the first block
+
+    def layer(match: re.Match[str]) -> int:
+        return norm if match["norm"] else int(match["block"]) + 1 if match["block"] else 0
+
+    return {name: norm - layer(match) if match else OUTSIDE for name, match in matches.items()}
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
@@ -85,31 +123,6 @@ def _compile(pattern: str) -> re.Pattern[str]:
             f"parameter group '{pattern}' is no regular expression: {error}; write one that re.search "
             "finds in the names of the parameters it shall take"
         ) from error
-
-
-def _owned(
-    parameters: Mapping[str, Parameter], owners: Mapping[str, int | None], owner: int | None
-) -> dict[str, Parameter]:
-    return {name: p for name, p in parameters.items() if owners[name] == owner}
-
-
-def _group(
-    name: str,
-    owned: Mapping[str, Parameter],
-    own_lr: float | None,
-    own_decay: float | None,
-    lr: float,
-    weight_decay: float,
-) -> dict[str, Any]:
-    rate = lr if own_lr is None else own_lr
-    return {
-        "params": list(owned.values()),
-        "param_names": list(owned),
-        "lr": rate,
-        "initial_lr": rate,
-        "weight_decay": weight_decay if own_decay is None else own_decay,
-        "name": name,
-    }
 
 
 def _refuse_empty_rules(patterns: Sequence[re.Pattern[str]], owners: Mapping[str, int | None]) -> None:

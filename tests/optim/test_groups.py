@@ -131,3 +131,54 @@ def test_the_table_counts_tensors_and_parameters() -> None:
         )
         == 1
     )
+
+
+class ToyViT(nn.Module):
+    """The parameters that a ViT of two blocks has, under their names in a detector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        vit = nn.Module()
+        vit.cls_token = nn.Parameter(torch.zeros(1))
+        vit.patch_embed = nn.Linear(2, 2, bias=False)
+        vit.blocks = nn.ModuleList(nn.Linear(2, 2, bias=False) for _ in range(2))
+        vit.norm = nn.LayerNorm(2)
+        self.backbone = nn.Module()
+        self.backbone.vit = vit
+        self.backbone.sta = nn.Linear(2, 2)
+        self.head = nn.Linear(2, 2)
+
+
+def test_layer_decay_lowers_the_rate_once_for_each_layer_above() -> None:
+    rules = [Rule(r"vit\..*(?:norm|token)", 1.0, 0.0), Rule(r"^backbone\.", 1.0)]
+    groups = parameter_groups(ToyViT(), rules, lr=8.0, weight_decay=0.1, layer_decay=0.5)
+    assert [(g["param_names"], g["lr"], g["weight_decay"]) for g in groups] == [
+        (["backbone.vit.cls_token"], 0.125, 0.0),
+        (["backbone.vit.norm.weight", "backbone.vit.norm.bias"], 1.0, 0.0),
+        (["backbone.vit.patch_embed.weight"], 0.125, 0.1),
+        (["backbone.vit.blocks.0.weight"], 0.25, 0.1),
+        (["backbone.vit.blocks.1.weight"], 0.5, 0.1),
+        (["backbone.sta.weight", "backbone.sta.bias"], 1.0, 0.1),
+        (["head.weight", "head.bias"], 8.0, 0.1),
+    ]
+    assert all(g["initial_lr"] == g["lr"] for g in groups)
+
+
+def test_layer_decay_tells_the_vit_from_the_rest_without_rules_too() -> None:
+    groups = parameter_groups(ToyViT(), [], lr=1.0, weight_decay=0.0, layer_decay=0.5)
+    assert [g["lr"] for g in groups] == [0.125, 0.25, 0.5, 1.0, 1.0]
+    assert groups[3]["param_names"] == ["backbone.vit.norm.weight", "backbone.vit.norm.bias"]
+
+
+def test_layer_decay_keeps_the_table_at_a_line_for_each_pattern() -> None:
+    groups = parameter_groups(
+        ToyViT(), [Rule(r"^backbone\.vit", 1e-5)], lr=1e-3, weight_decay=0.0, layer_decay=0.8
+    )
+    lines = groups_table(groups).splitlines()
+    assert len(lines) == 4
+    assert lines[1].split() == [r"^backbone\.vit", "6", "17", "5.12e-06", "to", "1e-05", "0"]
+
+
+def test_layer_decay_of_a_backbone_that_is_no_vit_is_refused() -> None:
+    with pytest.raises(ValueError, match="layer_decay needs a ViT.*remove it"):
+        parameter_groups(Toy(), [], lr=1.0, weight_decay=0.0, layer_decay=0.8)
