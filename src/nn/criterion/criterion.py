@@ -16,7 +16,7 @@ from ...structures import Targets, TrainOutput
 from .losses import distillation_loss, fine_grained_loss, varifocal_loss
 from .matcher import HungarianMatcher
 from .normalisers import Normalisers, normalisers
-from .pairs import NoisedLayout, Pairs, pair_up
+from .pairs import NoisedLayout, Pairs, StepPairs, pair_up
 from .stacking import Stacked, stack_denoising, stack_matching
 
 FAMILIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -37,15 +37,16 @@ class DFINECriterion(nn.Module):
     every rank of a distributed run has the same losses and every parameter its gradient.
 
     Class losses use each output's own matching, the others the union of all matchings (D-FINE's GO-LSD). What
-    the sums are divided by is averaged over the ranks, so that several ranks train as one would on the whole
-    batch. A loss that is not finite is returned as it is.
+    the sums are divided by is averaged over the ranks, and over a step's micro-batches where their counts are
+    given, so that these train as one rank would on the whole batch. A loss that is not finite is returned as
+    it is.
 
     Args:
         matcher: Assigns objects to queries.
         num_classes: C, compared with the outputs.
         weight_dict: A weight >= 0 for each loss that `losses` switches on.
         losses: What to compute: "vfl" (loss_vfl), "boxes" (loss_bbox, loss_giou), "local" (loss_fgl,
-            loss_ddf).
+            loss_ddf). Heads that none of them trains get gradients of 0.
         alpha: Weight of the VFL's negative terms.
         gamma: Exponent of the VFL's negative terms.
         reg_max: Number of bins less one, if stated: compared with the outputs.
@@ -83,10 +84,19 @@ class DFINECriterion(nn.Module):
         self.reg_max = reg_max
         self.temperature = temperature
 
-    def forward(self, output: TrainOutput, targets: Targets) -> dict[str, Tensor]:
+    def forward(
+        self, output: TrainOutput, targets: Targets, step_counts: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Weighted losses by name, float32 scalars.
 
         Computed in float32 whatever autocast says. The host waits for the device once, for the costs.
+
+        Args:
+            output: What the model gave.
+            targets: The objects of its pictures.
+            step_counts: [M, 8] what `count` says of all M micro-batches of the step, this one among them;
+                the mean of their losses is then the loss of one batch of all their pictures. None where this
+                batch is all that the rank has in the step.
 
         Raises:
             ValueError: The outputs have other classes or bins than stated.
@@ -94,13 +104,8 @@ class DFINECriterion(nn.Module):
         self._check(output)
         with torch.autocast(output.bins.device.type, enabled=False):
             matching, noised = stack_matching(output), stack_denoising(output)
-            num_queries = output.encoder.boxes_cxcywh.shape[1]
-            # [O, S, X] -> [O, B, Q, X]
-            by_picture = (len(matching.suffixes), len(targets.counts), num_queries, -1)
-            logits, boxes = matching.logits.detach(), matching.boxes.detach()
-            matches = self.matcher(logits.view(by_picture), boxes.view(by_picture), targets)
-            pairs = pair_up(matches, targets.counts, num_queries, _noised_layout(output), logits.device)
-            own, of_noised = normalisers(pairs.counts)
+            pairs = self._pair(matching, output, targets)
+            own, of_noised = normalisers(pairs.counts, step_counts)
             named = self._family(matching, pairs.matching, own, targets, output)
             if noised is not None:
                 named |= self._family(noised, pairs.denoising, of_noised, targets, output)
@@ -109,6 +114,21 @@ class DFINECriterion(nn.Module):
                     last = noised.suffixes[len(noised.corners) - 1]
                     named[f"loss_ddf{last}"] = named[f"loss_fgl{last}"] * 0
         return named
+
+    @torch.no_grad()
+    def count(self, output: TrainOutput, targets: Targets) -> Tensor:
+        """[8] float32, how many pairs of each kind this batch has: a row of `forward`'s `step_counts`."""
+        with torch.autocast(output.bins.device.type, enabled=False):
+            return self._pair(stack_matching(output), output, targets).counts
+
+    def _pair(self, matching: Stacked, output: TrainOutput, targets: Targets) -> StepPairs:
+        """Whom the losses compare."""
+        num_queries = output.encoder.boxes_cxcywh.shape[1]
+        # [O, S, X] -> [O, B, Q, X]
+        by_picture = (len(matching.suffixes), len(targets.counts), num_queries, -1)
+        logits, boxes = matching.logits.detach(), matching.boxes.detach()
+        matches = self.matcher(logits.view(by_picture), boxes.view(by_picture), targets)
+        return pair_up(matches, targets.counts, num_queries, _noised_layout(output), logits.device)
 
     def _family(
         self, stacked: Stacked, pairs: Pairs, norms: Normalisers, targets: Targets, output: TrainOutput
@@ -134,6 +154,10 @@ class DFINECriterion(nn.Module):
             local = (stacked, rows, iou[layers, by_box], norms)
             values["loss_fgl"] = self._fine_grained(*local, true_boxes[layers, by_box], output)
             values["loss_ddf"] = self._distillation(*local)
+        if not {"vfl", "boxes"} <= set(self.losses):
+            # what no loss reads belongs to the graph all the same: DDP stops at a parameter without gradient
+            unread = 0 * (stacked.logits.sum() + stacked.boxes.sum())
+            values = {name: sums + unread for name, sums in values.items()}
         return {
             name + suffix: value
             for name, sums in values.items()

@@ -5,7 +5,7 @@ from criterion_cases import GOLDEN, golden_case, leaves, make_output, make_targe
 from torch import Tensor
 
 from src.nn.criterion import DFINECriterion, HungarianMatcher
-from src.structures import Denoising, TrainOutput
+from src.structures import Denoising, Targets, TrainOutput
 
 NAMES = {
     *("loss_vfl", "loss_bbox", "loss_giou", "loss_fgl"),
@@ -179,10 +179,7 @@ def test_two_ranks_of_one_picture_have_the_mean_loss_of_both(monkeypatch: pytest
     output, targets = make_output(2, max_count=2), make_targets((2, 1))
     whole = make_criterion()(output, targets)
     parts = [_picture(output, index) for index in range(2)]
-    split = [
-        targets._replace(boxes_cxcywh=b, labels=n, counts=(len(n),))
-        for b, n in zip(targets.boxes_cxcywh.split((2, 1)), targets.labels.split((2, 1)), strict=True)
-    ]
+    split = _targets_by_picture(targets)
     seen: list[Tensor] = []
     monkeypatch.setattr(
         "src.nn.criterion.normalisers.mean_over_ranks", lambda values: seen.append(values) or values
@@ -194,6 +191,41 @@ def test_two_ranks_of_one_picture_have_the_mean_loss_of_both(monkeypatch: pytest
     ranks = [make_criterion()(part, target) for part, target in zip(parts, split, strict=True)]
     for name, value in whole.items():
         torch.testing.assert_close((ranks[0][name] + ranks[1][name]) / 2, value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("counts", [(2, 0, 1, 3), (0, 0, 1, 0), (0, 0)], ids=str)
+def test_micro_batches_with_their_counts_have_the_losses_of_the_whole_batch(counts: tuple[int, ...]) -> None:
+    """Of one picture each, some empty; with fewer objects than micro-batches, and none at all."""
+    torch.manual_seed(11)
+    output, targets = make_output(len(counts), max_count=max(counts)), make_targets(counts)
+    whole = make_criterion()(output, targets)
+    split = [(_picture(output, i), part) for i, part in enumerate(_targets_by_picture(targets))]
+    step_counts = torch.stack([make_criterion().count(*part) for part in split])
+    parts = [make_criterion()(*part, step_counts) for part in split]
+    for name, value in whole.items():
+        mean = torch.stack([part[name] for part in parts]).mean()
+        torch.testing.assert_close(mean, value, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_two_ranks_with_one_object_together_have_the_mean_loss_of_both(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The mean over ranks is half an object; it must not be raised to one."""
+    torch.manual_seed(12)
+    output, targets = make_output(2, max_count=1), make_targets((1, 0))
+    whole = make_criterion()(output, targets)
+    split = [(_picture(output, i), part) for i, part in enumerate(_targets_by_picture(targets))]
+    mean = torch.stack([make_criterion().count(*part) for part in split]).mean(0)
+    monkeypatch.setattr("src.nn.criterion.normalisers.mean_over_ranks", lambda _: mean)
+    monkeypatch.setattr("src.nn.criterion.normalisers.world_size", lambda: 2)
+    ranks = [make_criterion()(*part) for part in split]
+    for name, value in whole.items():
+        torch.testing.assert_close((ranks[0][name] + ranks[1][name]) / 2, value, rtol=1e-5, atol=1e-6)
+
+
+def _targets_by_picture(targets: Targets) -> list[Targets]:
+    boxes, labels = targets.boxes_cxcywh.split(targets.counts), targets.labels.split(targets.counts)
+    return [Targets(b, n, (len(n),), (0,), ((100, 100),)) for b, n in zip(boxes, labels, strict=True)]
 
 
 def _picture(output: TrainOutput, index: int) -> TrainOutput:
@@ -234,6 +266,20 @@ def test_losses_switches_families(family: str) -> None:
     words = {"vfl": ("vfl",), "boxes": ("bbox", "giou"), "local": ("fgl", "ddf")}[family]
     named = DFINECriterion(HungarianMatcher(), 5, losses=(family,))(output, targets)
     assert set(named) == {name for name in NAMES if any(word in name for word in words)}
+    every = DFINECriterion(HungarianMatcher(), 5)(output, targets)
+    for name, value in named.items():
+        torch.testing.assert_close(value, every[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("losses", [("vfl",), ("boxes",), ("local",), ("vfl", "boxes")], ids=str)
+def test_outputs_that_no_loss_reads_have_a_gradient_all_the_same(losses: tuple[str, ...]) -> None:
+    """DDP stops at a parameter without one; edges reach the graph through the boxes that they make."""
+    torch.manual_seed(13)
+    output, targets = make_output(2, max_count=3), make_targets((3, 2))
+    named = DFINECriterion(HungarianMatcher(), 5, losses=losses)(output, targets)
+    torch.stack(list(named.values())).sum().backward()
+    for name, leaf in leaves(output).items():
+        assert name.endswith("corners") or leaf.grad is not None, name
 
 
 def test_stated_bins_and_classes_are_compared() -> None:
