@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from ..core import StageSettings
 
 Trainable = Literal["frozen", "all"] | int
+INHERITED = ("strong_augmentation", "multi_scale", "backbone", "backbone_lr_factor")
 
 
 class Stage(NamedTuple):
@@ -36,16 +37,31 @@ class Stage(NamedTuple):
 
 
 def plan_stages(
-    settings: Sequence[StageSettings], *, epochs: int, freeze_backbone: bool = False, freeze_epochs: int = 0
+    settings: Sequence[StageSettings],
+    *,
+    epochs: int,
+    num_blocks: int,
+    freeze_backbone: bool = False,
+    freeze_epochs: int = 0,
 ) -> tuple[Stage, ...]:
     """The stages of a run of `epochs` epochs, in order and without gaps.
 
-    A field that a stage does not state is that of the stage before it. `freeze_backbone` freezes the backbone
-    in every stage, `freeze_epochs` in the first epochs, whatever the list says; a stage that the boundary
-    cuts becomes two.
+    A field that a stage does not state is that of the stage before it. `unfreeze_blocks` becomes a stage for
+    each block, as far as the next stage's start lets them come. `freeze_backbone` freezes the backbone in
+    every stage, `freeze_epochs` in the first epochs, whatever the list says; a stage that the boundary cuts
+    becomes two.
+
+    Args:
+        settings: The list in the YAML.
+        epochs: Length of the run.
+        num_blocks: Blocks of the backbone's ViT; 0 for a backbone that always trains as a whole.
+        freeze_backbone: DINOv3Backbone's knob.
+        freeze_epochs: DINOv3Backbone's `freeze_backbone_epochs`.
 
     Raises:
-        ValueError: Two stages start at the same epoch, the first does not start at 0, or epochs < 1.
+        ValueError: Two stages start at the same epoch, the first does not start at 0, or epochs < 1; a stage
+            states what excludes each other, or releases what the backbone does not have or what trained in
+            the stage before.
     """
     if epochs < 1:
         raise ValueError(f"epochs is {epochs}; a run needs at least 1")
@@ -56,21 +72,63 @@ def plan_stages(
             f"stages start at epochs {starts} of {epochs}; they must start at 0 and ascend "
             "(a negative start counts from the end of the run)"
         )
+    frozen_until = epochs if freeze_backbone else min(freeze_epochs, epochs)
     stages: list[Stage] = []
     current = Stage(0, 0)
-    for start, end, stated in zip(starts, [*starts[1:], epochs], listed, strict=True):
-        given = {
-            field: value
-            for field in ("strong_augmentation", "multi_scale", "backbone", "backbone_lr_factor")
-            if (value := getattr(stated, field)) is not None
-        }
+    for index, (start, end, stated) in enumerate(zip(starts, [*starts[1:], epochs], listed, strict=True)):
+        where = f"stages.{index} (start: {stated.start})"
+        _check_release(where, stated, num_blocks)
+        given = {name: value for name in INHERITED if (value := getattr(stated, name)) is not None}
         current = current._replace(
             **given, start=start, end=min(end, epochs), ema_restart_decay=stated.ema_restart_decay
         )
-        if start < epochs:
-            stages.append(current)
-    frozen_until = epochs if freeze_backbone else min(freeze_epochs, epochs)
+        if start >= epochs:
+            continue
+        if stated.unfreeze_blocks and start > frozen_until and stages[-1].backbone != "frozen":
+            raise ValueError(
+                f"{where}: unfreeze_blocks releases a frozen ViT, but in the epoch before it trains "
+                f"({_trains(stages[-1])}); write `backbone: frozen` there, or `backbone: N` here"
+            )
+        stages += _released(current, stated)
+        current = stages[-1]
     return tuple(part for stage in stages for part in _freeze_until(stage, frozen_until))
+
+
+def _check_release(where: str, stated: StageSettings, num_blocks: int) -> None:
+    """Refuse what no plan can mean, or no ViT of `num_blocks` can do."""
+    others = ("unfreeze_every", "unfreeze_lr_factor")
+    lonely = [name for name in others if getattr(stated, name) != getattr(StageSettings, name)]
+    if stated.unfreeze_blocks is None and lonely:
+        raise ValueError(
+            f"{where}: {' and '.join(lonely)} without unfreeze_blocks; say how many blocks are released, for "
+            "instance `unfreeze_blocks: 4`, or remove it"
+        )
+    doubled = [name for name in ("backbone", "backbone_lr_factor") if getattr(stated, name) is not None]
+    if stated.unfreeze_blocks is not None and doubled:
+        raise ValueError(
+            f"{where}: unfreeze_blocks says what of the backbone trains, and unfreeze_lr_factor at which "
+            f"rate; remove {' and '.join(doubled)}, or write it without unfreeze_blocks"
+        )
+    wanted = stated.unfreeze_blocks or stated.backbone
+    if num_blocks == 0 and wanted not in (None, "all"):
+        raise ValueError(
+            f"{where}: this backbone always trains as a whole; write `backbone: all`, without unfreeze_blocks"
+        )
+    if isinstance(wanted, int) and wanted > num_blocks:
+        raise ValueError(f"{where}: {wanted} blocks shall train, but the ViT has {num_blocks}; lower it")
+
+
+def _released(stage: Stage, stated: StageSettings) -> list[Stage]:
+    """`stage`, cut where another block is released; blocks that would come after its end never do."""
+    parts: list[Stage] = []
+    starts = range(stage.start, stage.end, stated.unfreeze_every)[: stated.unfreeze_blocks or 0]
+    for blocks, start in enumerate(starts, start=1):
+        stage = stage._replace(start=start, backbone=blocks, backbone_lr_factor=stated.unfreeze_lr_factor)
+        if parts:
+            parts[-1] = parts[-1]._replace(end=start)
+            stage = stage._replace(ema_restart_decay=None)
+        parts.append(stage)
+    return parts or [stage]
 
 
 def _freeze_until(stage: Stage, epoch: int) -> list[Stage]:
@@ -87,18 +145,12 @@ def release_backbone(model: nn.Module, stage: Stage, optimizer: Optimizer, sched
     """Let of the backbone train what the stage says, at the rate that it says.
 
     Raises:
-        ValueError: The backbone cannot be released in parts, or `backbone_lr_factor` meets no parameter group
-            that is the backbone's alone.
+        ValueError: `backbone_lr_factor` meets no parameter group that is the backbone's alone.
     """
     backbone: Any = model.backbone
     if hasattr(backbone, "set_trainable_blocks"):
         named: dict[Trainable, int | None] = {"frozen": 0, "all": None}
         backbone.set_trainable_blocks(named[stage.backbone] if stage.backbone in named else stage.backbone)
-    elif stage.backbone != "all":
-        raise ValueError(
-            f"stages: backbone: {stage.backbone} at epoch {stage.start}, but {type(backbone).__name__} "
-            "cannot be released in stages; write `backbone: all`"
-        )
     owned = {id(p) for p in backbone.parameters()}
     groups = optimizer.param_groups
     alone = [i for i, group in enumerate(groups) if all(id(p) in owned for p in group["params"])]
@@ -116,13 +168,12 @@ def stages_table(stages: Sequence[Stage]) -> str:
     """The plan as text, one line a stage."""
     rows = [("epochs", "augmentation", "multi-scale", "backbone", "lr factor", "EMA restart")]
     for stage in stages:
-        backbone = f"last {stage.backbone} blocks" if isinstance(stage.backbone, int) else stage.backbone
         rows.append(
             (
                 f"{stage.start}-{stage.end - 1}",
                 "strong" if stage.strong_augmentation else "plain",
                 "yes" if stage.multi_scale else "no",
-                backbone,
+                _trains(stage),
                 f"{stage.backbone_lr_factor:g}",
                 "-" if stage.ema_restart_decay is None else f"decay {stage.ema_restart_decay:g}",
             )
@@ -131,3 +182,9 @@ def stages_table(stages: Sequence[Stage]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def _trains(stage: Stage) -> str:
+    if stage.backbone == 1:
+        return "last block"
+    return f"last {stage.backbone} blocks" if isinstance(stage.backbone, int) else stage.backbone

@@ -60,6 +60,7 @@ class Trainer:
         self.stages = plan_stages(
             settings.stages,
             epochs=settings.epochs,
+            num_blocks=getattr(backbone, "num_blocks", 0),
             freeze_backbone=getattr(backbone, "freeze_backbone", False),
             freeze_epochs=getattr(backbone, "freeze_backbone_epochs", 0),
         )
@@ -87,7 +88,13 @@ class Trainer:
     def _build_step(self) -> TrainingStep:
         s = self.settings
         rules = [Rule(r.params, r.lr, r.weight_decay) for r in s.optimizer.params]
-        groups = parameter_groups(self.model, rules, lr=s.optimizer.lr, weight_decay=s.optimizer.weight_decay)
+        groups = parameter_groups(
+            self.model,
+            rules,
+            lr=s.optimizer.lr,
+            weight_decay=s.optimizer.weight_decay,
+            layer_decay=s.optimizer.layer_decay,
+        )
         optimizer = torch.optim.AdamW(groups, lr=s.optimizer.lr, betas=s.optimizer.betas, fused=True)
         warmup = s.lr_warmup_scheduler
         schedule = build_schedule(

@@ -1,9 +1,14 @@
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from src.core import StageSettings
-from src.solver.stages import plan_stages, stages_table
+from src.solver import stages as module
+from src.solver.stages import stages_table
+
+plan_stages = partial(module.plan_stages, num_blocks=12)
 
 
 def test_without_a_list_there_is_one_stage() -> None:
@@ -47,6 +52,80 @@ def test_freeze_epochs_cut_a_stage_in_two() -> None:
 def test_freeze_backbone_freezes_all_stages() -> None:
     stages = plan_stages([StageSettings(start=0), StageSettings(start=7)], epochs=9, freeze_backbone=True)
     assert [s.backbone for s in stages] == ["frozen", "frozen"]
+
+
+def released(stages: tuple[module.Stage, ...]) -> list[tuple[int, int, object, float]]:
+    return [(s.start, s.end, s.backbone, s.backbone_lr_factor) for s in stages]
+
+
+def test_blocks_are_released_one_after_another_and_stay_released() -> None:
+    listed = [
+        StageSettings(start=0, backbone="frozen", ema_restart_decay=0.9),
+        StageSettings(start=10, unfreeze_blocks=3, unfreeze_every=2, ema_restart_decay=0.99),
+        StageSettings(start=20, strong_augmentation=False),
+    ]
+    stages = plan_stages(listed, epochs=25)
+    assert released(stages) == [
+        (0, 10, "frozen", 1.0),
+        (10, 12, 1, 0.1),
+        (12, 14, 2, 0.1),
+        (14, 20, 3, 0.1),
+        (20, 25, 3, 0.1),
+    ]
+    assert [s.ema_restart_decay for s in stages] == [0.9, 0.99, None, None, None]
+    assert [s.strong_augmentation for s in stages] == [True] * 4 + [False]
+
+
+def test_the_next_stage_cuts_a_release_and_goes_on_with_what_came() -> None:
+    listed = [
+        StageSettings(start=0, unfreeze_blocks=4, unfreeze_every=2, unfreeze_lr_factor=0.5),
+        StageSettings(start=3, multi_scale=False),
+    ]
+    assert released(plan_stages(listed, epochs=5)) == [(0, 2, 1, 0.5), (2, 3, 2, 0.5), (3, 5, 2, 0.5)]
+    assert released(plan_stages(listed, epochs=2)) == [(0, 2, 1, 0.5)]
+
+
+def test_a_release_goes_with_the_shorthands() -> None:
+    listed = [StageSettings(start=0), StageSettings(start=2, unfreeze_blocks=2, unfreeze_every=2)]
+    late = plan_stages(listed, epochs=6, freeze_epochs=3)
+    assert released(late) == [(0, 2, "frozen", 1.0), (2, 3, "frozen", 0.1), (3, 4, 1, 0.1), (4, 6, 2, 0.1)]
+    never = plan_stages(listed, epochs=6, freeze_backbone=True)
+    assert {s.backbone for s in never} == {"frozen"}
+
+
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ({"unfreeze_blocks": 4, "backbone": "all"}, r"stages\.1 \(start: 2\).*remove backbone,"),
+        (
+            {"unfreeze_blocks": 4, "backbone": 2, "backbone_lr_factor": 0.1},
+            "remove backbone and backbone_lr_factor,",
+        ),
+        ({"unfreeze_every": 2}, r"stages\.1 \(start: 2\): unfreeze_every without unfreeze_blocks"),
+        ({"unfreeze_lr_factor": 1.0, "backbone": 4}, "unfreeze_lr_factor without unfreeze_blocks"),
+        ({"unfreeze_blocks": 13}, r"stages\.1 \(start: 2\): 13 blocks shall train, but the ViT has 12"),
+        ({"backbone": 13}, "13 blocks shall train, but the ViT has 12"),
+    ],
+)
+def test_a_release_that_cannot_be_is_refused(stage: dict[str, object], said: str) -> None:
+    listed = [StageSettings(start=0, backbone="frozen"), StageSettings(start=2, **stage)]  # type: ignore[arg-type]
+    for epochs in (9, 1):  # a stage after the end too
+        with pytest.raises(ValueError, match=said):
+            plan_stages(listed, epochs=epochs)
+
+
+@pytest.mark.parametrize("before", ["all", 4, None])
+def test_blocks_that_trained_are_not_released_again(before: object) -> None:
+    listed = [StageSettings(start=0, backbone=before), StageSettings(start=2, unfreeze_blocks=2)]  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"stages\.1.*releases a frozen ViT.*write `backbone: frozen` there"):
+        plan_stages(listed, epochs=9)
+
+
+@pytest.mark.parametrize("fields", [{"backbone": "frozen"}, {"backbone": 1}, {"unfreeze_blocks": 1}])
+def test_a_backbone_without_blocks_trains_as_a_whole(fields: dict[str, object]) -> None:
+    assert plan_stages([StageSettings(start=0, backbone="all")], epochs=2, num_blocks=0)
+    with pytest.raises(ValueError, match=r"stages\.0 .*always trains as a whole; write `backbone: all`"):
+        plan_stages([StageSettings(start=0, **fields)], epochs=2, num_blocks=0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("starts", [[1], [0, 0], [0, 5, 3], [0, -9]])
