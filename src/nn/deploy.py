@@ -1,4 +1,4 @@
-"""A trained model as it is used: batch norms folded into convolutions, training's parts left out."""
+"""A trained model as it is used: norms and factors folded into weights, training's parts left out."""
 
 import copy
 from typing import cast
@@ -6,6 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from .backbone import DINOv3Backbone
 from .decoder import DFINETransformer
 from .decoder.attention import DeformableAttention
 from .encoder.blocks import RepBlock
@@ -20,7 +21,8 @@ def to_deploy(model: nn.Module) -> nn.Module:
     In the copy every convolution that a batch norm follows directly carries it in its weights, a pair of
     3x3 and 1x1 convolutions is one 3x3, layers after `eval_idx` are gone and so are the class heads and
     quality estimators that do not run and the embedding of noised labels, and deformable attention gathers
-    instead of calling grid_sample. The weighting function is a constant already.
+    instead of calling grid_sample. LoRA's factors are in the weights. The weighting function is a constant
+    already.
 
     Args:
         model: A detector with a DFINETransformer as `decoder`; it is not changed.
@@ -31,6 +33,8 @@ def to_deploy(model: nn.Module) -> nn.Module:
     deployed = copy.deepcopy(model).eval().requires_grad_(False)
     decoder = deployed.decoder
     assert isinstance(decoder, DFINETransformer), "only D-FINE's decoder is known here"
+    if isinstance(deployed.backbone, DINOv3Backbone):
+        deployed.backbone.merge_lora()
     _leave_out_training_parts(decoder)
     for module in list(deployed.modules()):
         if isinstance(module, DeformableAttention) and module.sampling == "bilinear":

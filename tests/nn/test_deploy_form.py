@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from src.nn.backbone import DINOv3Backbone
 from src.nn.backbone.hgnetv2 import HGNetv2
+from src.nn.backbone.lora import LoRA, is_factor
 from src.nn.decoder import DFINETransformer
 from src.nn.deploy import to_deploy
 from src.nn.dfine import DFINE
@@ -45,6 +47,28 @@ def test_same_outputs_and_an_untouched_model(freeze_norm, knobs, fill_by_name):
     torch.testing.assert_close(found.boxes_cxcywh, expected.boxes_cxcywh, atol=1e-4, rtol=0)
     after = model.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_loras_factors_are_merged(fill_by_name):
+    def make(lora):
+        backbone = DINOv3Backbone(
+            pretrained=False, embed_dim=48, depth=3, num_heads=3, out_channels=(16, 16, 16), lora=lora
+        )
+        encoder = HybridEncoder(backbone.levels, **SMALL, depth_mult=0.34, expansion=0.5)
+        decoder = DFINETransformer(encoder.levels, 5, **SMALL, num_layers=2, num_queries=20)
+        return fill_by_name(DFINE(backbone, encoder, decoder)).eval()
+
+    model = make(LoRA(rank=4, alpha=8))
+    deployed = to_deploy(model)
+    assert deployed.state_dict().keys() == to_deploy(make(None)).state_dict().keys()
+    assert any(is_factor(name) for name in model.state_dict())  # it is untouched
+    images = torch.rand(2, 3, 64, 96)
+    with torch.no_grad():
+        for merged, unmerged in zip(deployed.backbone(images), model.backbone(images), strict=True):
+            torch.testing.assert_close(merged, unmerged, atol=1e-5, rtol=1e-5)
+        found, expected = deployed(images), model(images)
+    torch.testing.assert_close(found.logits, expected.logits, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.boxes_cxcywh, expected.boxes_cxcywh, atol=1e-4, rtol=0)
 
 
 def test_what_is_left_out(fill_by_name):

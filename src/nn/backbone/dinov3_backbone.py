@@ -7,6 +7,7 @@ from timm.models.eva import Eva
 from torch import Tensor, nn
 
 from ...structures import Level
+from .lora import LoRA, add_lora, hold_base_weights, merge_lora
 from .sta import SpatialTuningAdapter
 from .vit import ViTShape, build_vit, extract_maps, image_statistics, rest_frozen_parts, train_last_blocks
 
@@ -39,6 +40,10 @@ class DINOv3Backbone(nn.Module):
         depth: Number of blocks instead of the named model's.
         num_heads: Attention heads instead of the named model's.
         layer_scale: First value of the residual gains instead of DINOv3's 1e-5.
+        lora: Low-rank factors that learn in place of the ViT's weights, which then never do; None for none.
+            What is said of training blocks here and in the training plan is then said of their factors.
+        gradient_checkpointing: Keep each block's input alone in training and compute the block anew for its
+            gradients: far less memory for a third more work.
 
     Attributes:
         levels: Width and stride of P8, P16 and P32.
@@ -69,30 +74,26 @@ class DINOv3Backbone(nn.Module):
         depth: int | None = None,
         num_heads: int | None = None,
         layer_scale: float | None = None,
+        lora: LoRA | None = None,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         shape = ViTShape(embed_dim, depth, num_heads, layer_scale)
-        if tuple(feat_strides) != STRIDES:
-            raise ValueError(
-                f"DINOv3Backbone.feat_strides: {tuple(feat_strides)} stated, but it gives {STRIDES}."
-            )
-        if freeze_backbone_epochs < 0:
-            raise ValueError(f"DINOv3Backbone.freeze_backbone_epochs: {freeze_backbone_epochs}; 0 or more.")
-        if pretrained and shape.given():
-            raise ValueError(
-                f"DINOv3Backbone: {shape.given()} changes the ViT, so that no pretrained weights fit it: "
-                "leave these out, or set DINOv3Backbone.pretrained=False to train from scratch."
-            )
+        _check(feat_strides, freeze_backbone_epochs, shape if pretrained else ViTShape())
         self.model_name = model_name
         self.pretrained = pretrained
         self.checkpoint_path = checkpoint_path
         self.freeze_backbone = freeze_backbone
         self.freeze_backbone_epochs = freeze_backbone_epochs
+        self.gradient_checkpointing = gradient_checkpointing
 
         self.vit: Eva = build_vit(model_name, shape)
         self.full_depth = len(self.vit.blocks)
         self.taps = _checked_taps(interaction_indexes, self.full_depth)
         self.vit.blocks = self.vit.blocks[: self.taps[-1] + 1]
+        self.has_lora = lora is not None
+        if lora is not None:
+            add_lora(self.vit, lora)
         self.sta = SpatialTuningAdapter(
             self.vit.embed_dim,
             len(self.taps),
@@ -116,18 +117,28 @@ class DINOv3Backbone(nn.Module):
         """Chooses what of the ViT learns from now on; the adapter always does.
 
         Args:
-            blocks: None for the whole ViT, 0 for nothing of it, n for its last n blocks and its final norm.
+            blocks: None for the whole ViT, 0 for nothing of it, n for its last n blocks and its final norm;
+                with LoRA, of what is chosen so, the factors alone.
 
         Raises:
             ValueError: There are not so many blocks.
         """
         train_last_blocks(self.vit, blocks)
+        if self.has_lora:
+            hold_base_weights(self.vit)
         self.train(self.training)
+
+    def merge_lora(self) -> None:
+        """Brings LoRA's factors, where there are any, into the weights beside them, in place and for good."""
+        if self.has_lora:
+            merge_lora(self.vit)
+            self.has_lora = False
 
     def train(self, mode: bool = True) -> "DINOv3Backbone":
         """As of any module, but what is frozen stays in evaluation mode."""
         super().train(mode)
         rest_frozen_parts(self.vit)
+        self.vit.set_grad_checkpointing(self.gradient_checkpointing and mode)
         return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -155,6 +166,18 @@ class DINOv3Backbone(nn.Module):
             return extract_maps(self.vit, images, self.taps)
         with torch.no_grad():
             return extract_maps(self.vit, images, self.taps)
+
+
+def _check(strides: tuple[int, ...], freeze_epochs: int, pretrained_shape: ViTShape) -> None:
+    if tuple(strides) != STRIDES:
+        raise ValueError(f"DINOv3Backbone.feat_strides: {tuple(strides)} stated, but it gives {STRIDES}.")
+    if freeze_epochs < 0:
+        raise ValueError(f"DINOv3Backbone.freeze_backbone_epochs: {freeze_epochs}; 0 or more.")
+    if pretrained_shape.given():
+        raise ValueError(
+            f"DINOv3Backbone: {pretrained_shape.given()} changes the ViT, so that no pretrained weights fit "
+            "it: leave these out, or set DINOv3Backbone.pretrained=False to train from scratch."
+        )
 
 
 def _checked_taps(taps: tuple[int, ...], depth: int) -> tuple[int, ...]:

@@ -126,8 +126,7 @@ def _biases(stem: str, biases: Mapping[str, Tensor], vit: Eva) -> dict[str, Tens
     Raises:
         ValueError: A bias that is not zero has no place in the model.
     """
-    width = vit.state_dict()[f"{stem}proj.weight"].shape[1]
-    given = {part: torch.zeros(width) for part in "qkv"}
+    given = {part: torch.zeros(vit.embed_dim) for part in "qkv"}
     fused = biases.get(f"{stem}qkv.bias")
     if fused is not None:
         given = dict(zip("qkv", _masked(fused, biases.get(f"{stem}qkv.bias_mask")).chunk(3), strict=True))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .dinov3_backbone import DINOv3Backbone
 from .dinov3_keys import convert_to_timm
 from .hgnetv2 import HGNetv2
+from .lora import is_factor, under_base_layers
 from .vit import published_as
 from .weight_files import READ_ERRORS, check_names_and_shapes, in_short, read_state_dict, tensors_of_part
 
@@ -87,7 +88,9 @@ def _wish_of_dinov3(backbone: DINOv3Backbone) -> _Wish:
                 "its name says that it was trained on satellite pictures, with a mean and deviation of their "
                 "own, which only timm's names with that tag bring (vit_large_patch16_dinov3.sat493m)."
             )
-        return convert_to_timm(state, backbone.vit, backbone.full_depth)
+        own = backbone.vit.state_dict()
+        factors = {name: value for name, value in own.items() if is_factor(name)}  # they start as they are
+        return under_base_layers(convert_to_timm(state, backbone.vit, backbone.full_depth), own) | factors
 
     return _Wish("DINOv3Backbone", backbone.model_name, backbone.vit, repository, convert)
 
