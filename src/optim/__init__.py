@@ -2,6 +2,6 @@
 
 from .ema import ModelEMA
 from .groups import Rule, groups_table, parameter_groups
-from .schedules import build_schedule, learning_rate_factor
+from .schedules import build_schedule
 
-__all__ = ["ModelEMA", "Rule", "build_schedule", "groups_table", "learning_rate_factor", "parameter_groups"]
+__all__ = ["ModelEMA", "Rule", "build_schedule", "groups_table", "parameter_groups"]

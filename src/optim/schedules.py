@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 from torch.optim import Optimizer
@@ -12,6 +12,7 @@ logger = logging.getLogger(__name__)
 
 ScheduleKind = Literal["MultiStepLR", "CosineLR", "FlatCosineLR"]
 WarmupKind = Literal["LinearWarmup", "QuadraticWarmup"]
+Factor = Callable[[int], float]
 
 LONGEST_WARMUP = 0.2
 """Largest share of a run that its warm-up may take."""
@@ -20,47 +21,6 @@ LONGEST_WARMUP = 0.2
 def effective_warmup_steps(warmup_steps: int, *, total_steps: int) -> int:
     """`warmup_steps`, but at most a fifth of the run: a small dataset would else never train at full rate."""
     return min(warmup_steps, int(total_steps * LONGEST_WARMUP))
-
-
-def learning_rate_factor(
-    step: int,
-    *,
-    total_steps: int,
-    steps_per_epoch: int,
-    kind: ScheduleKind = "MultiStepLR",
-    milestones: Sequence[int] = (),
-    gamma: float = 0.1,
-    flat_epochs: int | None = None,
-    no_aug_epochs: int = 0,
-    warmup: WarmupKind | None = None,
-    warmup_steps: int = 0,
-) -> float:
-    """What the base learning rate is multiplied by at optimizer step `step`, the first being 0.
-
-    Args:
-        step: Steps already taken.
-        total_steps: Steps of the whole run; after them the factor stays at its last value.
-        steps_per_epoch: Optimizer steps of one epoch.
-        kind: MultiStepLR multiplies by gamma at each milestone. CosineLR falls along half a cosine over the
-            run.
-            FlatCosineLR is constant, falls along half a cosine, and is constant again.
-        milestones: Epochs at which MultiStepLR acts.
-        gamma: Factor of each milestone; or the share of the base rate that the cosine ends at.
-        flat_epochs: Epochs before FlatCosineLR's fall; None takes half of the run.
-        no_aug_epochs: Epochs after its fall, at the end of the run.
-        warmup: How the rate rises at first: (s + 1) / n over n steps, linear or squared. It multiplies what
-            `kind` gives.
-        warmup_steps: Its length n, shortened as `effective_warmup_steps` says.
-    """
-    factor = _warmup_factor(step, warmup, effective_warmup_steps(warmup_steps, total_steps=total_steps))
-    if kind == "MultiStepLR":
-        passed = sum(step >= milestone * steps_per_epoch for milestone in milestones)
-        return factor * float(gamma**passed)
-    start, end = 0, total_steps
-    if kind == "FlatCosineLR":
-        start, end = _cosine_span(total_steps, steps_per_epoch, flat_epochs, no_aug_epochs)
-    progress = min(max((step - start) / max(end - start, 1), 0.0), 1.0)
-    return factor * (gamma + (1 - gamma) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 def build_schedule(
@@ -76,51 +36,68 @@ def build_schedule(
     warmup: WarmupKind | None = None,
     warmup_steps: int = 0,
 ) -> LambdaLR:
-    """A schedule to be stepped once after each optimizer step; `learning_rate_factor` explains the arguments.
+    """A schedule to be stepped once after each optimizer step.
 
     It multiplies each group's `initial_lr`; `schedule.base_lrs[i]` may be changed between steps. Its state
     dict holds plain values only.
+
+    Args:
+        optimizer: Whose rates it sets.
+        total_steps: Steps of the whole run; after them the rates stay at their last values.
+        steps_per_epoch: Optimizer steps of one epoch.
+        kind: MultiStepLR multiplies by gamma at each milestone. CosineLR falls along half a cosine over the
+            run. FlatCosineLR is constant, falls along half a cosine, and is constant again.
+        milestones: Epochs at which MultiStepLR acts.
+        gamma: Factor of each milestone; or the share of the base rate that the cosine ends at.
+        flat_epochs: Epochs before FlatCosineLR's fall; None takes half of the run.
+        no_aug_epochs: Epochs after its fall, at the end of the run.
+        warmup: How the rate rises at first: (s + 1) / n over n steps, linear or squared. It multiplies what
+            `kind` gives.
+        warmup_steps: Its length n, shortened as `effective_warmup_steps` says.
 
     Raises:
         ValueError: An unknown kind, a length below its minimum, or flat epochs that leave no room to fall.
     """
     _check(kind, warmup, total_steps, steps_per_epoch, gamma, warmup_steps)
-    if kind == "FlatCosineLR":
-        _cosine_span(total_steps, steps_per_epoch, flat_epochs, no_aug_epochs)
-    shortened = effective_warmup_steps(warmup_steps, total_steps=total_steps)
-    if warmup and shortened < warmup_steps:
+    rise = _warmup(warmup, warmup_steps, total_steps)
+    if kind == "MultiStepLR":
+        fall = _multi_step([milestone * steps_per_epoch for milestone in milestones], gamma)
+    elif kind == "CosineLR":
+        fall = _cosine(0, total_steps, gamma)
+    else:
+        fall = _cosine(*_flat_span(total_steps, steps_per_epoch, flat_epochs, no_aug_epochs), gamma)
+    return LambdaLR(optimizer, lambda step: rise(step) * fall(step))
+
+
+def _warmup(warmup: WarmupKind | None, stated_steps: int, total_steps: int) -> Factor:
+    """The rise over `stated_steps`, or over what the run has room for, which is said."""
+    steps = effective_warmup_steps(stated_steps, total_steps=total_steps)
+    if warmup and steps < stated_steps:
         logger.warning(
             "the warm-up of %d steps is shortened to %d, a fifth of the run's %d steps",
-            warmup_steps,
-            shortened,
+            stated_steps,
+            steps,
             total_steps,
         )
+    power = {None: 0, "LinearWarmup": 1, "QuadraticWarmup": 2}[warmup]
+    return lambda step: float(min((step + 1) / max(steps, 1), 1.0) ** power)
+
+
+def _multi_step(milestones: Sequence[int], gamma: float) -> Factor:
+    return lambda step: float(gamma ** sum(step >= milestone for milestone in milestones))
+
+
+def _cosine(start: int, end: int, gamma: float) -> Factor:
+    """From 1 at step `start` along half a cosine to gamma at step `end`."""
 
     def factor(step: int) -> float:
-        return learning_rate_factor(
-            step,
-            total_steps=total_steps,
-            steps_per_epoch=steps_per_epoch,
-            kind=kind,
-            milestones=milestones,
-            gamma=gamma,
-            flat_epochs=flat_epochs,
-            no_aug_epochs=no_aug_epochs,
-            warmup=warmup,
-            warmup_steps=warmup_steps,
-        )
+        progress = min(max((step - start) / (end - start), 0.0), 1.0)
+        return gamma + (1 - gamma) * 0.5 * (1 + math.cos(math.pi * progress))
 
-    return LambdaLR(optimizer, factor)
+    return factor
 
 
-def _warmup_factor(step: int, warmup: WarmupKind | None, num_steps: int) -> float:
-    if warmup is None or step + 1 >= num_steps:
-        return 1.0
-    share = (step + 1) / num_steps
-    return share if warmup == "LinearWarmup" else share**2
-
-
-def _cosine_span(
+def _flat_span(
     total_steps: int, steps_per_epoch: int, flat_epochs: int | None, no_aug_epochs: int
 ) -> tuple[int, int]:
     """First and last step of FlatCosineLR's fall."""
