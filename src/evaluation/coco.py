@@ -17,8 +17,9 @@ from torch import Tensor
 from ..distributed import gather_rows, is_distributed, is_main
 from ..structures import ClassNames, Detections
 from .ground_truth import read_ground_truth
+from .matching import Curves, Found
 from .metrics import NAMES, ClassMetrics, CocoMetrics
-from .scoring import Backend, Curves, Found, score
+from .scoring import Backend, score
 
 logger = logging.getLogger(__name__)
 
@@ -32,17 +33,15 @@ class CocoEvaluator:
     Args:
         ann_file: COCO annotation file of the pictures to be evaluated.
         classes: The classes that the detections' labels count.
-        backend: Which library matches and counts; the numbers are the same.
+        backend: What matches and counts, our own arrays or a library; the numbers are the same.
 
     Raises:
         ValueError: The backend is unknown, or the file is missing, no COCO JSON, or of other classes.
     """
 
-    def __init__(
-        self, ann_file: str | Path, classes: ClassNames, *, backend: Backend = "faster_coco_eval"
-    ) -> None:
+    def __init__(self, ann_file: str | Path, classes: ClassNames, *, backend: Backend = "numpy") -> None:
         if backend not in get_args(Backend):
-            raise ValueError(f"backend '{backend}' is unknown: {' or '.join(get_args(Backend))}")
+            raise ValueError(f"backend '{backend}' is unknown: {', '.join(get_args(Backend))}")
         self._ann_file = str(ann_file)
         self._classes = classes
         self._backend: Backend = backend
@@ -154,17 +153,17 @@ def _numbers(curves: Curves, num_objects: NDArray[np.int64]) -> NDArray[np.float
     """[12 + 4 * C]: COCO's numbers, then AP, AP50, AR_100 and the number of objects of each class."""
     precision, recall = curves
     summary = [
-        _mean(precision[:, :, :, 0, 2]),
-        _mean(precision[0, :, :, 0, 2]),  # IoU 0.50
-        _mean(precision[5, :, :, 0, 2]),  # IoU 0.75
-        *(_mean(precision[:, :, :, area, 2]) for area in (1, 2, 3)),
+        _mean(precision[:, :, :, 0]),
+        _mean(precision[0, :, :, 0]),  # IoU 0.50
+        _mean(precision[5, :, :, 0]),  # IoU 0.75
+        *(_mean(precision[:, :, :, area]) for area in (1, 2, 3)),
         *(_mean(recall[:, :, 0, limit]) for limit in (0, 1, 2)),
         *(_mean(recall[:, :, area, 2]) for area in (1, 2, 3)),
     ]
     for label, count in enumerate(num_objects.tolist()):
         summary += [
-            _mean(precision[:, :, label, 0, 2]),
-            _mean(precision[0, :, label, 0, 2]),
+            _mean(precision[:, :, label, 0]),
+            _mean(precision[0, :, label, 0]),
             _mean(recall[:, label, 0, 2]),
             float(count),
         ]

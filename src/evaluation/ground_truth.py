@@ -35,6 +35,16 @@ class GroundTruth(NamedTuple):
     areas: NDArray[np.float64]
     crowd: NDArray[np.bool_]
 
+    def rows(self, chosen: NDArray[np.int64] | NDArray[np.bool_]) -> "GroundTruth":
+        """These objects of the same pictures."""
+        return self._replace(
+            image_index=self.image_index[chosen],
+            labels=self.labels[chosen],
+            boxes_xywh_px=self.boxes_xywh_px[chosen],
+            areas=self.areas[chosen],
+            crowd=self.crowd[chosen],
+        )
+
     def num_objects(self, num_classes: int) -> NDArray[np.int64]:
         """[C] objects of each class, crowd regions left out."""
         return np.bincount(self.labels[~self.crowd], minlength=num_classes).astype(np.int64)
