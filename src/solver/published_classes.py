@@ -74,9 +74,7 @@ OBJECTS365_NAMES = (
 NOT_IN_COCO = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
 COCO = ClassNames(COCO_NAMES, tuple(i for i in range(1, 91) if i not in NOT_IN_COCO))
 OBJECTS365 = ClassNames(OBJECTS365_NAMES, tuple(range(1, 366)))
-# The authors' Objects365 models have a row for each category id, so that nothing is row 0.
-OBJECTS365_BY_ID = ClassNames(("(unused)", *OBJECTS365_NAMES), tuple(range(366)))
-PUBLISHED = {80: COCO, 365: OBJECTS365, 366: OBJECTS365_BY_ID}
+PUBLISHED = {80: COCO, 365: OBJECTS365}
 
 SAME_CLASS = {
     "bowl/basin": "bowl",
@@ -101,7 +99,19 @@ def published_classes(state: Mapping[str, Tensor]) -> ClassNames | None:
         state: Weights under upstream's names, `module.` (DDP) before them or not.
 
     Returns:
-        COCO's for 80 rows, Objects365's for 365 and 366; None for any other number.
+        COCO's for 80 rows, Objects365's for 365; None for any other number.
     """
+    return PUBLISHED.get(_num_rows(state))
+
+
+def has_row_of_no_class(state: Mapping[str, Tensor]) -> bool:
+    """Whether these are weights of the authors' Objects365 models as published.
+
+    Those have a row for each number up to the last category id; none of Objects365's ids is 0.
+    """
+    return _num_rows(state) == 1 + OBJECTS365.ids[-1]
+
+
+def _num_rows(state: Mapping[str, Tensor]) -> int:
     bias = state.get(SCORE_BIAS, state.get(f"module.{SCORE_BIAS}"))
-    return None if bias is None else PUBLISHED.get(len(bias))
+    return 0 if bias is None else len(bias)

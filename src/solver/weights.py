@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..nn.state_dict import from_upstream, is_upstream
 from ..structures import ClassNames
-from .published_classes import SAME_CLASS, published_classes
+from .published_classes import SAME_CLASS, has_row_of_no_class, published_classes
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +46,23 @@ def model_state(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
     """The weights that a checkpoint publishes, and whether they are its "ema" or its "model".
 
     The average goes first. Takes our files, upstream's published ones (`{"model": ...}` or
-    `{"ema": {"module": ...}}`) and plain state dicts.
+    `{"ema": {"module": ...}}`) and plain state dicts. Row 0 of a published Objects365 file, which is no
+    class, is left out of its class heads.
 
     Raises:
         ValueError: There are no weights by name in it.
     """
+    state, part = _stored_state(checkpoint)
+    if _has_row_of_no_class(checkpoint, state):
+        state = {name: t[1:] if CLASS_TENSOR.search(name) else t for name, t in state.items()}
+    return state, part
+
+
+def _has_row_of_no_class(checkpoint: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
+    return not checkpoint.get("classes") and is_upstream(state) and has_row_of_no_class(state)
+
+
+def _stored_state(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
     average = checkpoint.get("ema")
     if isinstance(average, Mapping) and _is_state_dict(average.get("module")):
         return dict(average["module"]), "ema"
@@ -86,9 +98,15 @@ def load_model(model: nn.Module, checkpoint: Mapping[str, Any], source_path: Pat
 
 
 def _say_which(checkpoint: Mapping[str, Any], path: Path) -> None:
-    state, part = model_state(checkpoint)
+    state, part = _stored_state(checkpoint)
     style = ", a published D-FINE file" if is_upstream(state) else ""
     logger.info("%s: took the %s weights%s", path, {"ema": "EMA"}.get(part, part), style)
+    if _has_row_of_no_class(checkpoint, state):
+        logger.info(
+            "%s: its class heads have a row for each of Objects365's ids from 0 on; left out row 0, "
+            "which is no class",
+            path,
+        )
 
 
 def _adapted_state(model: nn.Module, checkpoint: Mapping[str, Any], path: Path) -> dict[str, Tensor]:

@@ -4,8 +4,8 @@ import torch
 from src.solver.published_classes import (
     COCO,
     OBJECTS365,
-    OBJECTS365_BY_ID,
     SAME_CLASS,
+    has_row_of_no_class,
     published_classes,
 )
 
@@ -20,12 +20,12 @@ OBJECTS365_OF_COCO = (
 
 
 def test_lists_are_whole():
-    for classes, count in ((COCO, 80), (OBJECTS365, 365), (OBJECTS365_BY_ID, 366)):
+    for classes, count in ((COCO, 80), (OBJECTS365, 365)):
         assert len(classes.names) == len(classes.ids) == len(set(classes.ids)) == count
         assert len({name.strip().casefold() for name in classes.names}) == count
     assert (COCO.ids[0], COCO.ids[11], COCO.ids[-1]) == (1, 13, 90)
     assert dict(zip(COCO.ids, COCO.names, strict=True))[13] == "stop sign"
-    assert OBJECTS365.ids[0] == 1 and OBJECTS365_BY_ID.names[1] == "Person"
+    assert (OBJECTS365.ids[0], OBJECTS365.ids[-1]) == (1, 365) and OBJECTS365.names[0] == "Person"
 
 
 def test_the_order_agrees_with_the_authors_own_table():
@@ -46,6 +46,9 @@ def test_other_spellings_name_classes_that_exist():
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_known_by_the_number_of_rows(prefix):
-    for count, expected in ((80, COCO), (365, OBJECTS365), (366, OBJECTS365_BY_ID), (79, None), (91, None)):
-        assert published_classes({f"{prefix}decoder.enc_score_head.bias": torch.zeros(count)}) == expected
+    for count, expected in ((80, COCO), (365, OBJECTS365), (366, None), (79, None), (91, None)):
+        state = {f"{prefix}decoder.enc_score_head.bias": torch.zeros(count)}
+        assert published_classes(state) == expected
+        assert has_row_of_no_class(state) == (count == 366)
     assert published_classes({"decoder.other": torch.zeros(80)}) is None
+    assert not has_row_of_no_class({"decoder.other": torch.zeros(366)})

@@ -236,6 +236,32 @@ def test_published_heads_follow_the_names_that_they_do_not_state() -> None:
     assert "mapped by class name" in table
 
 
+def test_published_objects365_files_fit_models_of_its_365_classes(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    checkpoint, target = published_classifier(366), UpstreamLike(365)
+    before = weights(target)
+    load_model(target, checkpoint, PATH)
+    stored = checkpoint["ema"]["module"]
+    for name, value in target.state_dict().items():
+        upstream = stored[name.replace("decoder.layers.", "decoder.decoder.layers.")]
+        assert torch.equal(value, upstream if upstream.shape == before[name].shape else upstream[1:])
+    assert len(stored["decoder.enc_score_head.bias"]) == 366, "the checkpoint itself is left alone"
+    assert "left out row 0, which is no class" in caplog.text
+    found = class_names(checkpoint)
+    assert found is not None and found.ids == tuple(range(1, 366)) and found.names[0] == "Person"
+
+
+def test_366_classes_that_are_not_published_objects365_keep_their_rows() -> None:
+    names = tuple(f"class {i}" for i in range(366))
+    stated = published_classifier(366) | {"classes": {"names": list(names), "ids": list(range(366))}}
+    for checkpoint in (stated, {"model": weights(UpstreamLike(366))}):
+        target = UpstreamLike(366)
+        load_model(target, checkpoint, PATH)
+        assert len(model_state(checkpoint)[0]["decoder.enc_score_head.bias"]) == 366
+    with pytest.raises(ValueError, match=r"\(365x4 in the file, 366x4 in the model\).*365 classes: Person"):
+        load_model(UpstreamLike(366), published_classifier(366), PATH)
+
+
 def test_the_very_name_goes_before_a_kindred_one() -> None:
     source, target = Toy(2), Toy(2)
     tune_model(target, checkpoint_of(source, named("bird", "Wild Bird")), PATH, named("wild bird", "bird"))
