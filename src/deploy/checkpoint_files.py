@@ -1,7 +1,6 @@
 """What a checkpoint file holds, and the same weights in other programs' formats."""
 
 import contextlib
-import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,8 @@ from ..nn.backbone import HGNetv2
 from ..nn.dfine import DFINE
 from ..nn.state_dict import is_upstream, to_upstream
 from ..solver.checkpoint import read_checkpoint, save_checkpoint
-from ..solver.portable import SUFFIX, TOLD
+from ..solver.portable import SEAL, SUFFIX, TOLD, read_card, sealed_card
+from ..solver.seal import is_sealed
 from ..solver.weights import class_names, load_model, model_state
 from .files import write_whole
 
@@ -39,6 +39,7 @@ def describe(path: Path) -> str:
     rows = {
         "file": f"{path}, {path.stat().st_size / 1e6:.1f} MB",
         "format": "upstream D-FINE's" if published else "safetensors" if path.suffix == SUFFIX else ours,
+        "checksum": _checksum(path),
         "parts": ", ".join(key for key in PARTS if checkpoint.get(key)) or "a state dict",
         "weights in use": "EMA" if part == "ema" else "model",
         "parameters": f"{sum(t.numel() for name, t in state.items() if not NO_PARAMETER.search(name)):,}",
@@ -59,6 +60,15 @@ def _weights(checkpoint: Mapping[str, Any], path: Path) -> tuple[dict[str, Tenso
         return model_state(checkpoint)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _checksum(path: Path) -> str:
+    """What `read_checkpoint` compared, which did not object."""
+    if path.suffix == SUFFIX:
+        return f"intact, in {path.with_suffix('.json').name}" if SEAL in read_card(path) else "none"
+    return (
+        "intact, of the whole file" if is_sealed(path) else "none of the whole file"
+    )
 
 
 def _epochs_done(checkpoint: Mapping[str, Any]) -> int | None:
@@ -102,11 +112,10 @@ def write_portable(source: Path, output: Path) -> None:
     classes = class_names(checkpoint)
     if classes is not None:
         card["classes"] = {"names": classes.names, "ids": classes.ids}
-    text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
     # clones: safetensors refuses tensors that share their memory
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
     data = safetensors.torch.save(tensors, {"format": "pt"})
-    write_whole(output.with_suffix(".json"), text.encode())
+    write_whole(output.with_suffix(".json"), sealed_card(card, data).encode())
     write_whole(output, data)
 
 

@@ -6,29 +6,30 @@ import re
 import shutil
 import struct
 import zipfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .portable import SUFFIX, read_portable
-
-FORMAT = 1
-"""Number of the file format; a reader refuses a higher one than its own."""
+from .seal import FORMAT, SealedWriter, is_sealed, seal_is_intact
 
 MEGABYTE = 1e6
+REPLACE = "copy or download it again, or take another checkpoint of that run"
+"""What helps against a damaged file."""
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write `state`, the file's format and the libraries' versions to `path`, whole or not at all.
 
     The file is written beside its place, synced and renamed: whatever happens, `path` holds the old
-    checkpoint or the new one. Values are stored as tensors and plain Python values alone, which
-    `torch.load(weights_only=True)` accepts; NumPy's become such.
+    checkpoint or the new one. It ends with a seal, by which `read_checkpoint` finds any damage. Values are
+    stored as tensors and plain Python values alone, which `torch.load(weights_only=True)` accepts; NumPy's
+    become such.
 
     Args:
         path: A `.pth` file; its folder is made where it is absent.
@@ -38,55 +39,91 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         ValueError: The disk is full, or the file cannot be written for another reason.
         TypeError: A value is of another kind.
     """
+    with written(path, state) as temporary:
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+
+
+@contextmanager
+def written(path: Path, state: Mapping[str, Any]) -> Iterator[Path]:
+    """A temporary file beside `path` that holds `state`, sealed and synced, for the block to move there.
+
+    Whatever is left of it after the block is removed. Arguments and errors are `save_checkpoint`'s, those of
+    the system in the block included.
+    """
     content = {"format": FORMAT, **{key: _plain(value, key) for key, value in state.items()}}
     content["versions"] = {"torch": str(torch.__version__), "numpy": str(np.__version__)}
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = temporary_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            torch.save(content, file)
+            _write(content, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        yield temporary
     except (OSError, RuntimeError) as error:
-        # where write() fails, torch's writer raises a RuntimeError of its own while it closes
         raise ValueError(_why_not_written(path, error)) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
+def temporary_of(path: Path) -> Path:
+    """Where a file is written before it is moved to `path`; what a killed run left there is worth nothing."""
+    return path.with_name(path.name + ".tmp")
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """What is stored at `path`, ours or another program's `.pth` or safetensors, with its tensors on the CPU.
 
-    The zip members' checksums are compared, which `torch.load` does not do: a flipped bit is found.
+    A seal is compared, and where there is none the zip members' checksums; `torch.load` does neither, and
+    loads a flipped bit as it is.
 
     Raises:
         ValueError: There is no such file, it is damaged, no checkpoint, of a newer format, or holds objects
             that could run code.
     """
-    if not path.is_file():
-        raise ValueError(_why_absent(path))
-    if path.suffix == SUFFIX:
-        return read_portable(path)
-    _refuse_damage(path)
+    try:
+        if not path.is_file():
+            raise ValueError(_why_absent(path))
+        if path.suffix == SUFFIX:
+            return read_portable(path)
+        sealed = is_sealed(path)
+        if not sealed:
+            _refuse_damage(path)
+        elif not seal_is_intact(path):
+            raise ValueError(
+                f"{path}: is damaged, its content differs from the checksum at its end; {REPLACE}"
+            )
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror or error}); {REPLACE}") from error
+    content = _load(path)
+    number = content.get("format")
+    if isinstance(number, int) and number > FORMAT:
+        raise ValueError(
+            f"{path}: is of checkpoint format {number}, and this version reads up to {FORMAT}; "
+            "update this repository"
+        )
+    if number == FORMAT and not sealed:
+        raise ValueError(
+            f"{path}: is damaged, the checksum at its end is missing; {REPLACE}. Where you wrote it yourself "
+            "with torch.save, leave its entry 'format' out"
+        )
+    return content
+
+
+def _load(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(_why_refused(path, str(error))) from error
     except _GARBAGE as error:
         first_line = str(error).partition("\n")[0]
-        raise ValueError(f"{path}: cannot be read as a checkpoint ({first_line}); {_REPLACE}") from error
+        raise ValueError(f"{path}: cannot be read as a checkpoint ({first_line}); {REPLACE}") from error
     if not isinstance(content, dict):
         raise ValueError(
             f"{path}: holds a {type(content).__name__}, no mapping of weights by name; give a checkpoint "
             "that train.py wrote, or a state dict"
-        )
-    if isinstance(content.get("format"), int) and content["format"] > FORMAT:
-        raise ValueError(
-            f"{path}: is of checkpoint format {content['format']}, and this version reads up to {FORMAT}; "
-            "update this repository"
         )
     return content
 
@@ -106,7 +143,16 @@ _GARBAGE = (
     struct.error,
 )
 _NO_CHECKPOINT = "is no checkpoint; give a .pth file that train.py wrote or that holds a state dict"
-_REPLACE = "copy or download it again, or take another checkpoint of that run"
+
+
+def _write(content: dict[str, Any], file: BinaryIO) -> None:
+    """`torch.save` with a seal."""
+    writer: Any = SealedWriter(file)
+    try:
+        torch.save(content, writer)
+    except RuntimeError as error:  # torch's own, while it closes after a failure
+        raise writer.failure or error from None
+    writer.seal()
 
 
 def _plain(value: Any, where: str) -> Any:
@@ -127,7 +173,7 @@ def _plain(value: Any, where: str) -> Any:
     raise TypeError(f"a checkpoint holds tensors and plain values; {where} is a {type(value).__name__}")
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename in `folder` durable; systems that cannot open a folder do so by themselves."""
     if not hasattr(os, "O_DIRECTORY"):
         return
@@ -139,8 +185,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _why_not_written(path: Path, error: OSError | RuntimeError) -> str:
-    cause = error.__context__ if isinstance(error.__context__, OSError) else error
-    said = (cause.strerror if isinstance(cause, OSError) else None) or str(cause).partition("\n")[0]
+    said = (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]
     old = "the checkpoint that was there is unchanged" if path.exists() else "nothing is left there"
     free = ""
     if path.parent.is_dir():
@@ -167,10 +212,10 @@ def _refuse_damage(path: Path) -> None:
     with path.open("rb") as file:
         start = file.read(4)
     if not start:
-        raise ValueError(f"{path}: is empty; {_REPLACE}")
+        raise ValueError(f"{path}: is empty; {REPLACE}")
     if not zipfile.is_zipfile(path):
         if start == b"PK\x03\x04":
-            raise ValueError(f"{path}: is cut short, its end is missing; {_REPLACE}")
+            raise ValueError(f"{path}: is cut short, its end is missing; {REPLACE}")
         if start[:1] != b"\x80":  # the format that torch wrote before 1.6 is a row of pickles
             raise ValueError(f"{path}: {_NO_CHECKPOINT}")
         return
@@ -178,9 +223,9 @@ def _refuse_damage(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path}: is damaged ({error}); {_REPLACE}") from error
+        raise ValueError(f"{path}: is damaged ({error}); {REPLACE}") from error
     if damaged is not None:
-        raise ValueError(f"{path}: is damaged, '{damaged}' in it differs from its checksum; {_REPLACE}")
+        raise ValueError(f"{path}: is damaged, '{damaged}' in it differs from its checksum; {REPLACE}")
 
 
 def _why_refused(path: Path, said: str) -> str:

@@ -1,15 +1,27 @@
 """Weights alone: a safetensors file with a JSON of the same name beside it, which any program can read."""
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from .seal import FORMAT, sha256_of
+
 SUFFIX = ".safetensors"
+SEAL = "sha256"
 TOLD = ("epoch", "step", "classes", "best", "config", "versions")
 """What a checkpoint says beside its tensors, and the JSON with it."""
+
+
+def sealed_card(card: Mapping[str, Any], tensors: bytes) -> str:
+    """The JSON's text: `card` with the checksums of itself and of the safetensors file's content."""
+    told = {"format": FORMAT, **card}
+    seal = _checksums(told, hashlib.sha256(tensors).hexdigest())
+    return json.dumps({**told, SEAL: seal}, indent=1, ensure_ascii=False) + "\n"
 
 
 def read_portable(path: Path) -> dict[str, Any]:
@@ -18,20 +30,52 @@ def read_portable(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: One of the files is damaged.
     """
+    card = read_card(path)
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: cannot be read as safetensors ({error}); copy it again") from error
-    beside = path.with_suffix(".json")
-    card: Any = {}
-    if beside.is_file():
-        try:
-            card = json.loads(beside.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{beside}: cannot be read as JSON ({error}); copy it again") from error
-        if not isinstance(card, dict):
-            raise ValueError(f"{beside}: holds a {type(card).__name__}, no object; copy or remove it")
     told = {key: card[key] for key in TOLD if card.get(key) is not None}
     if card.get("weights") == "ema":
         return {"ema": {"module": tensors}, **told}
     return {"model": tensors, **told}
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """The JSON beside the safetensors file at `path`, after both were compared with its checksums.
+
+    It has none (`SEAL`) where another program or format 1 wrote it, and is empty where there is no JSON.
+
+    Raises:
+        ValueError: One of the files is damaged.
+    """
+    beside = path.with_suffix(".json")
+    if not beside.is_file():
+        return {}
+    try:
+        card = json.loads(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{beside}: cannot be read as JSON ({error}); copy it again") from error
+    if not isinstance(card, dict):
+        raise ValueError(f"{beside}: holds a {type(card).__name__}, no object; copy or remove it")
+    _refuse_damage(path, beside, card)
+    return card
+
+
+def _refuse_damage(path: Path, beside: Path, card: dict[str, Any]) -> None:
+    stated = card.get(SEAL)
+    if stated is None and card.get("format") != FORMAT:
+        return
+    found = _checksums({key: value for key, value in card.items() if key != SEAL}, sha256_of(path))
+    if stated != found:
+        card_is_whole = isinstance(stated, dict) and stated.get("card") == found["card"]
+        raise ValueError(
+            f"{path if card_is_whole else beside}: is damaged, it differs from its checksum in "
+            f"{beside.name}; copy both files again. Where you edited {beside.name} yourself, remove its "
+            f"entries 'format' and '{SEAL}'"
+        )
+
+
+def _checksums(card: Mapping[str, Any], tensors: str) -> dict[str, str]:
+    text = json.dumps(json.loads(json.dumps(card)), sort_keys=True)  # the same for any layout of the file
+    return {"card": hashlib.sha256(text.encode()).hexdigest(), "tensors": tensors}
