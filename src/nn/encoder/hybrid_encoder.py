@@ -11,6 +11,7 @@ from ...structures import Level
 from ..layers import Activation, ConvNorm
 from .attention import EncoderLayer, MapEncoder
 from .blocks import Downsample, FuseBlock
+from .checkpointing import checkpointed
 
 
 class HybridEncoder(nn.Module):
@@ -35,6 +36,8 @@ class HybridEncoder(nn.Module):
         fuse_block: D-FINE's block, or DEIMv2's lighter one.
         input_projection: Whether a level that has `hidden_dim` channels already is projected all the same
             (as D-FINE does) or taken as it is (as DEIMv2 does).
+        gradient_checkpointing: Keep the inputs of attention and convolutional blocks alone in training and
+            compute the blocks anew for their gradients: less memory for more work, the same results.
 
     Raises:
         ValueError: A knob outside what is allowed, or one that `levels` contradicts.
@@ -60,6 +63,7 @@ class HybridEncoder(nn.Module):
         fusion: Literal["concat", "sum"] = "concat",
         fuse_block: Literal["full", "light"] = "full",
         input_projection: Literal["always", "where_needed"] = "always",
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         _check(levels, in_channels, feat_strides, use_encoder_idx)
@@ -70,6 +74,7 @@ class HybridEncoder(nn.Module):
         self.levels = tuple(Level(hidden_dim, level.stride) for level in levels)
         self.use_encoder_idx = tuple(use_encoder_idx)
         self.fusion = fusion
+        self.gradient_checkpointing = gradient_checkpointing
         self.input_proj = nn.ModuleList(
             ConvNorm(level.channels, hidden_dim, 1)
             if input_projection == "always" or level.channels != hidden_dim
@@ -105,19 +110,24 @@ class HybridEncoder(nn.Module):
         """Maps [B, channels, h, w] as the given levels -> [B, hidden_dim, h, w] as `self.levels`."""
         projected = [project(x) for project, x in zip(self.input_proj, maps, strict=True)]
         for index, attention in zip(self.use_encoder_idx, self.encoder, strict=True):
-            projected[index] = attention(projected[index])
+            projected[index] = self._run(attention, projected[index])
 
         top_down = [projected[-1]]  # coarse first
         for step, lower in enumerate(reversed(projected[:-1])):
             top_down[-1] = self.lateral_convs[step](top_down[-1])
             raised = F.interpolate(top_down[-1], scale_factor=2.0, mode="nearest")
-            top_down.append(self.fpn_blocks[step](self._join(raised, lower)))
+            top_down.append(self._run(self.fpn_blocks[step], self._join(raised, lower)))
 
         bottom_up = [top_down[-1]]  # fine first
         for step, higher in enumerate(reversed(top_down[:-1])):
-            lowered = self.downsample_convs[step](bottom_up[-1])
-            bottom_up.append(self.pan_blocks[step](self._join(lowered, higher)))
+            lowered = self._run(self.downsample_convs[step], bottom_up[-1])
+            bottom_up.append(self._run(self.pan_blocks[step], self._join(lowered, higher)))
         return tuple(bottom_up)
+
+    def _run(self, part: nn.Module, x: Tensor) -> Tensor:
+        if self.gradient_checkpointing and self.training:
+            return checkpointed(part, x)
+        return part(x)  # type: ignore[no-any-return]
 
     def _join(self, x: Tensor, y: Tensor) -> Tensor:
         return torch.cat((x, y), 1) if self.fusion == "concat" else x + y

@@ -7,7 +7,6 @@ from src.assembly import build_criterion, build_model, build_postprocessor, load
 from src.core import Experiment
 from src.nn.dfine import DFINE
 from src.optim import Rule, parameter_groups
-from src.solver.stages import plan_stages
 from src.structures import Level, Targets
 
 LIMIT = 25_000_000
@@ -72,23 +71,6 @@ def test_the_documented_yaml_is_accepted(repo_root: Path, tmp_path: Path, base: 
     assert model.backbone.levels == (Level(256, 8), Level(256, 16), Level(256, 32))
     with pytest.raises(ValueError, match="in_channels"):
         build_model(load(path, ["HybridEncoder.in_channels=[192,192,192]"]))
-
-
-def test_the_plan_freezes_ten_epochs_and_ends_plain(experiment: Experiment) -> None:
-    backbone = experiment.components["DINOv3Backbone"]
-    stages = plan_stages(
-        experiment.stages,
-        epochs=experiment.epochs,
-        freeze_backbone=backbone["freeze_backbone"],
-        freeze_epochs=backbone["freeze_backbone_epochs"],
-    )
-    assert [(s.start, s.end, s.backbone, s.strong_augmentation, s.multi_scale) for s in stages] == [
-        (0, 10, "frozen", True, True),
-        (10, 72, "all", True, True),
-        (72, 80, "all", False, False),
-    ]
-    assert [s.ema_restart_decay for s in stages] == [None, None, 0.9999]
-    assert experiment.train_dataloader.total_batch_size == 32
 
 
 def test_the_vit_learns_slowly_and_its_vectors_do_not_decay(experiment: Experiment, model: DFINE) -> None:
