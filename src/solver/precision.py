@@ -15,10 +15,13 @@ class Precision(NamedTuple):
     Attributes:
         device_type: "cuda" or "cpu".
         dtype: Type of the matrix products; None for float32 throughout.
+        casts_weights: Whether their weights are of this type too, with float32 masters for the optimizer
+            (opt level O2); otherwise autocast casts them at each use (O1).
     """
 
     device_type: str
     dtype: torch.dtype | None
+    casts_weights: bool = False
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context in which the model is called (the criterion is not: it stays in float32)."""
@@ -30,7 +33,11 @@ class Precision(NamedTuple):
 
 
 def choose_precision(
-    device: torch.device, *, use_amp: bool, dtype: Literal["auto", "bfloat16", "float16"] = "auto"
+    device: torch.device,
+    *,
+    use_amp: bool,
+    dtype: Literal["auto", "bfloat16", "float16"] = "auto",
+    opt_level: Literal["O1", "O2"] = "O1",
 ) -> Precision:
     """The precision for `device`: bfloat16 where the device computes in it, else float16 on a GPU.
 
@@ -40,11 +47,13 @@ def choose_precision(
     if not use_amp:
         return Precision(device.type, None)
     if dtype != "auto":
-        return Precision(device.type, getattr(torch, dtype))
-    if device.type == "cuda":
+        chosen: torch.dtype = getattr(torch, dtype)
+    elif device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return Precision(device.type, torch.bfloat16 if native else torch.float16)
-    if torch.cpu._is_avx512_bf16_supported():
-        return Precision(device.type, torch.bfloat16)
-    logger.warning("use_amp: this CPU has no bfloat16 instructions; the run stays in float32")
-    return Precision(device.type, None)
+        chosen = torch.bfloat16 if native else torch.float16
+    elif torch.cpu._is_avx512_bf16_supported():
+        chosen = torch.bfloat16
+    else:
+        logger.warning("use_amp: this CPU has no bfloat16 instructions; the run stays in float32")
+        return Precision(device.type, None)
+    return Precision(device.type, chosen, opt_level == "O2")
