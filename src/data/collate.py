@@ -15,6 +15,9 @@ def collate(pairs: Sequence[tuple[Tensor, Target]]) -> Batch:
     Args:
         pairs: uint8 pictures [3, H, W], all of one size, with objects in their pixels.
 
+    Returns:
+        The batch; its images lie channels innermost in memory, as the pipeline gives them.
+
     Raises:
         ValueError: Pictures of different sizes.
     """
@@ -29,7 +32,7 @@ def collate(pairs: Sequence[tuple[Tensor, Target]]) -> Batch:
     targets = [target for _, target in pairs]
     boxes_xyxy = torch.cat([target.boxes_xyxy_px for target in targets]) / torch.tensor([w, h, w, h])
     return Batch(
-        torch.stack([image for image, _ in pairs]),
+        torch.stack([image.permute(1, 2, 0) for image, _ in pairs]).permute(0, 3, 1, 2),
         Targets(
             boxes_cxcywh=xyxy_to_cxcywh(boxes_xyxy),
             labels=torch.cat([target.labels for target in targets]),

@@ -87,4 +87,5 @@ def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
             f"picture {path} stores 32-bit values (mode {image.mode}), for which there is no agreed white; "
             "store it with 8 or 16 bits"
         )
-    return image.convert("RGB")
+    image.load()
+    return image if image.mode == "RGB" else image.convert("RGB")

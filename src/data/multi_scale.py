@@ -55,7 +55,7 @@ def to_device_images(images: Tensor, size_hw: tuple[int, int] | None = None) -> 
         images: The batch.
         size_hw: Size to resize to; None leaves the size as it is.
     """
-    floats = images.to(torch.float32).div_(255)
+    floats = images.contiguous().to(torch.float32).div_(255)
     if size_hw is None or tuple(images.shape[-2:]) == tuple(size_hw):
         return floats
     return F.interpolate(floats, size=list(size_hw), mode="bilinear", antialias=True).clamp_(0, 1)

@@ -4,14 +4,13 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-import torch
 from PIL import Image
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms.v2 import functional as F
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ..structures import Target
 from . import transforms as t
+from .picture import Picture
 from .transforms import Normalize, Sample
 
 
@@ -75,20 +74,17 @@ class Pipeline:
             strong: Whether the transforms named in `strong_ops` run.
 
         Returns:
-            uint8 [3, H, W], and the objects that are left, in its pixels, inside it and not empty.
+            uint8 [3, H, W], the channels innermost in memory (as decoders give them), and the objects that
+            are left, in its pixels, inside it and not empty.
         """
-        canvas_hw = (image.height, image.width)
-        boxes = tv_tensors.BoundingBoxes(
-            target.boxes_xyxy_px.reshape(-1, 4), format="XYXY", canvas_size=canvas_hw
-        )
-        sample = Sample(image, boxes, target.labels)
+        pixels = pil_to_tensor(image).permute(1, 2, 0)
+        sample = Sample(Picture.of(pixels), target.boxes_xyxy_px.reshape(-1, 4), target.labels)
         for name, op in self.ops:
             if strong or name not in self.strong_ops:
                 sample = op(sample)
         sample = t.drop_small_boxes(sample, 0.0)
-        plain_image = F.to_image(sample.image).as_subclass(torch.Tensor)
-        plain_boxes = sample.boxes.as_subclass(torch.Tensor)
-        return plain_image.contiguous(), target._replace(boxes_xyxy_px=plain_boxes, labels=sample.labels)
+        pixels = sample.picture.render().permute(2, 0, 1)
+        return pixels, target._replace(boxes_xyxy_px=sample.boxes, labels=sample.labels)
 
 
 def build_pipeline(

@@ -1,58 +1,60 @@
 """What may happen to a picture and its boxes, under the names that D-FINE's YAML files use.
 
-The work is torchvision's (`transforms.v2`); here are the knobs, their checks, and what has to hold for
-detection. Every transform takes and gives a `Sample`; random draws come from torch's global CPU generator.
+Every transform takes and gives a `Sample`. It draws as torchvision's transform of its name does, from torch's
+global CPU generator, moves the boxes, and notes in the `Picture` what is to be done to the pixels.
 """
 
 from typing import NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
-from torchvision import tv_tensors
 from torchvision.ops import box_iou
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
+
+from .colours import Colours
+from .picture import Picture
 
 
 class Sample(NamedTuple):
     """A picture on its way through the transforms.
 
     Attributes:
-        image: Pillow RGB, or uint8 [3, H, W].
-        boxes: [N, 4] corners in pixels of `image`.
+        picture: Its pixels, and what is to be done to them.
+        boxes: [N, 4] corners in pixels of the picture as it will be.
         labels: [N] int64.
     """
 
-    image: Image.Image | tv_tensors.Image
-    boxes: tv_tensors.BoundingBoxes
+    picture: Picture
+    boxes: Tensor
     labels: Tensor
 
 
-def as_tensor_image(sample: Sample) -> Sample:
-    """The same sample with its picture as a uint8 tensor, which resizes and pads faster than Pillow's."""
-    if isinstance(sample.image, Image.Image):
-        return sample._replace(image=F.to_image(sample.image))
-    return sample
+def _clip(boxes: Tensor, hw: tuple[int, int]) -> Tensor:
+    return boxes.clamp(min=0).minimum(boxes.new_tensor([hw[1], hw[0], hw[1], hw[0]]))
+
+
+def _shifted(boxes: Tensor, left: int, top: int) -> Tensor:
+    return boxes + boxes.new_tensor([left, top, left, top])
 
 
 def drop_small_boxes(sample: Sample, min_size: float) -> Sample:
     """Clip boxes to the picture, and drop those with a side shorter than `min_size` pixels (or empty)."""
-    clipped = F.clamp_bounding_boxes(sample.boxes)
+    clipped = _clip(sample.boxes, sample.picture.hw)
     sides = clipped[:, 2:] - clipped[:, :2]
     kept = ((sides >= min_size) & (sides > 0)).all(-1)
-    boxes = tv_tensors.wrap(clipped[kept], like=sample.boxes)
-    return sample._replace(boxes=boxes, labels=sample.labels[kept])
-
-
-def _apply(transform: v2.Transform, sample: Sample) -> Sample:
-    image, boxes = transform(sample.image, sample.boxes)
-    return sample._replace(image=image, boxes=boxes)
+    return sample._replace(boxes=clipped[kept], labels=sample.labels[kept])
 
 
 def _check_prob(name: str, p: float) -> None:
     if not 0 <= p <= 1:
         raise ValueError(f"{name}: p is {p}; a probability from 0 to 1 is allowed")
+
+
+def _check_range(name: str, knob: str, found: tuple[float, float], low: float, high: float) -> None:
+    if len(found) != 2 or not low <= found[0] <= found[1] <= high:
+        raise ValueError(
+            f"{name}: {knob} is {tuple(found)}; two numbers from {low} to {high} are "
+            "allowed, the smaller first"
+        )
 
 
 class RandomPhotometricDistort:
@@ -68,13 +70,29 @@ class RandomPhotometricDistort:
         hue: tuple[float, float] = (-0.05, 0.05),
     ) -> None:
         _check_prob("RandomPhotometricDistort", p)
-        self.transform = v2.RandomPhotometricDistort(
-            brightness=brightness, contrast=contrast, saturation=saturation, hue=hue, p=p
+        factors = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
+        for knob, found in factors.items():
+            _check_range("RandomPhotometricDistort", knob, found, 0, float("inf"))
+        _check_range("RandomPhotometricDistort", "hue", hue, -0.5, 0.5)
+        self.p = p
+        self.ranges = (*factors.values(), hue)
+
+    def draw(self) -> Colours:
+        """What happens to one picture."""
+        brightness, contrast, saturation, hue = (
+            float(torch.empty(1).uniform_(low, high)) if torch.rand(1) < self.p else None
+            for low, high in self.ranges
         )
+        contrast_first = bool(torch.rand(()) < 0.5)
+        permutation = tuple(torch.randperm(3).tolist()) if torch.rand(1) < self.p else None
+        return Colours(brightness, contrast, saturation, hue, contrast_first, permutation)
 
     def __call__(self, sample: Sample) -> Sample:
         """The sample with other colours."""
-        return _apply(self.transform, sample)
+        colours = self.draw()
+        if not colours.changes:
+            return sample
+        return sample._replace(picture=sample.picture.distort(colours))
 
 
 class RandomZoomOut:
@@ -86,11 +104,25 @@ class RandomZoomOut:
         self, *, fill: int = 0, side_range: tuple[float, float] = (1.0, 4.0), p: float = 0.5
     ) -> None:
         _check_prob("RandomZoomOut", p)
-        self.transform = v2.RandomZoomOut(fill=fill, side_range=side_range, p=p)
+        _check_range("RandomZoomOut", "side_range", side_range, 1, float("inf"))
+        if not 0 <= fill <= 255:
+            raise ValueError(f"RandomZoomOut: fill is {fill}; a grey level from 0 to 255 is allowed")
+        self.p = p
+        self.fill = fill
+        self.side_range = side_range
 
     def __call__(self, sample: Sample) -> Sample:
         """The sample, perhaps on a larger canvas."""
-        return _apply(self.transform, as_tensor_image(sample))
+        if torch.rand(1) >= self.p:
+            return sample
+        low, high = self.side_range
+        h, w = sample.picture.hw
+        ratio = low + torch.rand(1) * (high - low)
+        canvas_w, canvas_h = int(w * ratio), int(h * ratio)
+        place = torch.rand(2)
+        left, top = int((canvas_w - w) * place[0]), int((canvas_h - h) * place[1])
+        picture = sample.picture.zoom_out((-top, -left, canvas_h, canvas_w), self.fill)
+        return sample._replace(picture=picture, boxes=_shifted(sample.boxes, left, top))
 
 
 class RandomIoUCrop:
@@ -133,17 +165,13 @@ class RandomIoUCrop:
         """The sample, perhaps cropped."""
         if torch.rand(1) >= self.p or len(sample.boxes) == 0:
             return sample
-        drawn = self._draw(sample.boxes.as_subclass(torch.Tensor), sample.boxes.canvas_size)
+        drawn = self._draw(sample.boxes, sample.picture.hw)
         if drawn is None:
             return sample
         (left, top, right, bottom), kept = drawn
-        frame = (top, left, bottom - top, right - left)
-        boxes = F.crop(sample.boxes, *frame)
-        return Sample(
-            F.crop(as_tensor_image(sample).image, *frame),
-            tv_tensors.wrap(boxes[kept], like=boxes),
-            sample.labels[kept],
-        )
+        hw = (bottom - top, right - left)
+        boxes = _clip(_shifted(sample.boxes[kept], -left, -top), hw)
+        return Sample(sample.picture.crop((top, left, *hw)), boxes, sample.labels[kept])
 
     def _draw(self, boxes: Tensor, canvas_hw: tuple[int, int]) -> tuple[list[int], Tensor] | None:
         """A crop's corners and which boxes [N] have their centre in it; None to leave the picture as it is.
@@ -191,11 +219,16 @@ class RandomHorizontalFlip:
 
     def __init__(self, *, p: float = 0.5) -> None:
         _check_prob("RandomHorizontalFlip", p)
-        self.transform = v2.RandomHorizontalFlip(p=p)
+        self.p = p
 
     def __call__(self, sample: Sample) -> Sample:
         """The sample, perhaps mirrored."""
-        return _apply(self.transform, sample)
+        if torch.rand(1) >= self.p:
+            return sample
+        x0, y0, x1, y1 = sample.boxes.unbind(-1)
+        w = sample.picture.hw[1]
+        boxes = torch.stack((w - x1, y0, w - x0, y1), -1)
+        return sample._replace(picture=sample.picture.flip(), boxes=boxes)
 
 
 def _check_size(name: str, size: tuple[int, int] | None) -> tuple[int, int]:
@@ -212,11 +245,12 @@ class Resize:
 
     def __init__(self, *, size: tuple[int, int] | None = None) -> None:
         self.size = _check_size("Resize", size)
-        self.transform = v2.Resize(self.size, antialias=True)
 
     def __call__(self, sample: Sample) -> Sample:
         """The sample at `size`."""
-        return _apply(self.transform, as_tensor_image(sample))
+        (h, w), (new_h, new_w) = sample.picture.hw, self.size
+        scale = sample.boxes.new_tensor([new_w / w, new_h / h, new_w / w, new_h / h])
+        return sample._replace(picture=sample.picture.resize(self.size), boxes=sample.boxes * scale)
 
 
 class PadToSize:
@@ -233,21 +267,19 @@ class PadToSize:
 
     def __call__(self, sample: Sample) -> Sample:
         """The sample, padded to `size`; ValueError where it is larger."""
-        sample = as_tensor_image(sample)
-        h, w = sample.boxes.canvas_size
+        h, w = sample.picture.hw
         if h > self.size[0] or w > self.size[1]:
             raise ValueError(
                 f"PadToSize: a picture of {h}x{w} (height x width) does not fit in "
                 f"{self.size[0]}x{self.size[1]}; put a Resize before it"
             )
-        transform = v2.Pad([0, 0, self.size[1] - w, self.size[0] - h], fill=self.fill)
-        return _apply(transform, sample)
+        return sample._replace(picture=sample.picture.zoom_out((0, 0, *self.size), self.fill))
 
 
 class ConvertPILImage:
-    """From a Pillow picture to a tensor.
+    """States the pictures' format after batching.
 
-    It stays uint8, a quarter of the bytes, until it is on the device, where it becomes float32 in [0, 1]: so
+    Until then they stay uint8, a quarter of the bytes; on the device they become float32 in [0, 1]: so
     nothing else can be asked for here.
     """
 
@@ -259,8 +291,8 @@ class ConvertPILImage:
             )
 
     def __call__(self, sample: Sample) -> Sample:
-        """The sample with a tensor as its picture."""
-        return as_tensor_image(sample)
+        """The sample as it is."""
+        return sample
 
 
 class Normalize:
