@@ -63,6 +63,19 @@ def test_any_model_takes_any_dataset(dataset: Path, tmp_path: Path) -> None:
             assert getattr(getattr(experiment, loader).dataset, key) == stated[loader]["dataset"][key]
 
 
+@pytest.mark.parametrize("preset", sorted((CONFIGS / "dfine" / "presets").glob("*.yml")), ids=name)
+def test_a_preset_takes_pictures_of_ones_own(preset: Path, tmp_path: Path) -> None:
+    custom = CONFIGS / "dfine" / "custom" / "dfine_dinov3_s_custom.yml"
+    of_coco = "../dfine_dinov3_s_coco.yml"
+    text = custom.read_text()
+    assert of_coco in text  # what docs/dinov3_backbone.md tells to replace
+    text = text.replace(of_coco, str(preset)).replace("../..", str(CONFIGS))
+    (tmp_path / "run.yml").write_text(text)
+    ours, default = assembly.load(tmp_path / "run.yml"), assembly.load(custom)
+    assert ours.train_dataloader == default.train_dataloader
+    assert ours.stages == assembly.load(preset).stages != default.stages
+
+
 def test_output_folders_differ() -> None:
     folders = [assembly.load(path).output_dir for path in WHOLE]
     assert len(set(folders)) == len(folders)

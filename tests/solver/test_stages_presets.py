@@ -17,6 +17,7 @@ from src.solver.stages import Stage, plan_stages, release_backbone, stages_table
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "dfine"
 STAGED = CONFIGS / "dfine_dinov3_s_coco.yml"
+LORA = CONFIGS / "presets" / "dfine_dinov3_s_lora_coco.yml"
 STEPS = 40  # an epoch; the warm-up of 500 then ends after the first release
 NORMS = (nn.LayerNorm, nn.BatchNorm2d)
 
@@ -100,6 +101,31 @@ def test_the_vit_of_these_presets_learns_always_or_never(model: DFINE, name: str
             assert rates == pytest.approx([1e-5, 1e-5, 2.5e-4, 2.5e-4])
 
 
+def test_of_the_vit_with_lora_the_factors_alone_learn() -> None:
+    experiment = assembly.load(LORA)
+    model = assembly.build_model(experiment)
+    vit = part(model, "backbone.vit.")
+    factors = {name for name in vit if ".lora_" in name}
+    assert len(factors) == 12 * 2 * 2
+    for epoch, optimizer in epochs_of(experiment, model):
+        assert learning(model) & vit == factors
+        if epoch in (13, 72):
+            of = {n: (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for n in g["param_names"]}
+            assert {of[name] for name in factors} == {(1e-4, 0.0)}
+            assert {of[name][0] for name in of.keys() - vit} == {2.5e-4}
+
+
+def test_layer_decay_reaches_the_factors() -> None:
+    experiment = assembly.load(LORA, ["optimizer.layer_decay=0.5"])
+    rates = {
+        name: group["lr"]
+        for group in groups_of(experiment, assembly.build_model(experiment))
+        for name in group["param_names"]
+    }
+    name = "backbone.vit.blocks.{}.attn.qkv.lora_A.default.weight"
+    assert [rates[name.format(block)] for block in (11, 10)] == pytest.approx([5e-5, 2.5e-5])
+
+
 def test_rates_at_each_epoch(model: DFINE) -> None:
     for epoch, optimizer in epochs_of(assembly.load(STAGED), model):
         warm = min((epoch * STEPS + 1) / 500, 1.0)
@@ -130,6 +156,35 @@ def test_the_plan_as_it_is_printed() -> None:
         ["16-71", "strong", "yes", "last 4 blocks", "0.1", "-"],
         ["72-79", "plain", "no", "last 4 blocks", "0.1", "decay 0.9999"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("base", "backbones"),
+    [
+        ("dfine_hgnetv2_l_coco.yml", ["frozen", "all", "all"]),
+        ("dfine_dinov3_s_coco.yml", ["frozen", 1, 2, 3, 4, 4]),
+        ("presets/dfine_dinov3_s_full_coco.yml", ["frozen", "all", "all"]),
+        ("presets/dfine_dinov3_s_frozen_coco.yml", ["frozen", "frozen"]),
+    ],
+)
+def test_the_shorthand_of_the_documented_yaml_lies_over_any_plan(
+    tmp_path: Path, base: str, backbones: list[object]
+) -> None:
+    section = "{freeze_backbone: False, freeze_backbone_epochs: 10}"
+    (tmp_path / "mine.yml").write_text(
+        f"__include__: ['{CONFIGS / base}']\nDFINE: {{backbone: DINOv3Backbone}}\nDINOv3Backbone: {section}\n"
+    )
+    experiment = assembly.load(tmp_path / "mine.yml")
+    knobs = experiment.components["DINOv3Backbone"]
+    stages = plan_stages(
+        experiment.stages,
+        epochs=experiment.epochs,
+        num_blocks=12,
+        freeze_backbone=knobs["freeze_backbone"],
+        freeze_epochs=knobs["freeze_backbone_epochs"],
+    )
+    assert [stage.backbone for stage in stages] == backbones
+    assert stages[0].end >= 10
 
 
 @pytest.mark.parametrize("name", ["full", "frozen"])
