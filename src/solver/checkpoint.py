@@ -6,6 +6,7 @@ import re
 import shutil
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -213,17 +214,18 @@ def _refuse_damage(path: Path) -> None:
         start = file.read(4)
     if not start:
         raise ValueError(f"{path}: is empty; {REPLACE}")
-    if not zipfile.is_zipfile(path):
-        if start == b"PK\x03\x04":
-            raise ValueError(f"{path}: is cut short, its end is missing; {REPLACE}")
-        if start[:1] != b"\x80":  # the format that torch wrote before 1.6 is a row of pickles
-            raise ValueError(f"{path}: {_NO_CHECKPOINT}")
-        return
+    damaged: str | None = None
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError, RuntimeError) as error:
+        is_archive = zipfile.is_zipfile(path)
+        if is_archive:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+    except (*_GARBAGE, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: is damaged ({error}); {REPLACE}") from error
+    if not is_archive and start == b"PK\x03\x04":
+        raise ValueError(f"{path}: is cut short, its end is missing; {REPLACE}")
+    if not is_archive and start[:1] != b"\x80":  # what torch wrote before 1.6 is a row of pickles
+        raise ValueError(f"{path}: {_NO_CHECKPOINT}")
     if damaged is not None:
         raise ValueError(f"{path}: is damaged, '{damaged}' in it differs from its checksum; {REPLACE}")
 

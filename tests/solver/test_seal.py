@@ -77,8 +77,18 @@ def test_what_format_1_and_others_wrote_is_read_by_the_checksums_of_its_parts(
     torch.save({**number, **make_state()}, saved)
     assert not is_sealed(saved)
     content, truth = saved.read_bytes(), read_checkpoint(saved)
-    start = content.index(truth["model"]["w"].numpy().tobytes())
-    for bit in random.Random(0).sample(range(8 * start, 8 * (start + 1400)), 20):
+    weights = 8 * content.index(truth["model"]["w"].numpy().tobytes())
+    generator = random.Random(0)
+    for bit in generator.sample(range(weights, weights + 8 * 1400), 20):
         saved.write_bytes(flip(content, bit))
         with pytest.raises(ValueError, match="differs from its checksum"):
             read_checkpoint(saved)
+    directory = 8 * content.index(b"PK\x01\x02")  # here Python's zipfile raises errors of many kinds
+    for bit in generator.sample(range(directory, 8 * len(content)), 300):
+        saved.write_bytes(flip(content, bit))
+        try:
+            read = read_checkpoint(saved)
+        except ValueError as error:
+            assert "last.pth: " in str(error)
+        else:
+            assert torch.equal(read["model"]["w"], truth["model"]["w"])
