@@ -1,19 +1,27 @@
 """Ranks of one run: start and end, what they agree on, and their seeds."""
 
-import datetime
-import logging
+import functools
+import hashlib
 import os
 import random
 import re
+import secrets
+import time
+from datetime import timedelta
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, ProcessGroup, Store
 
-logger = logging.getLogger(__name__)
-
-TIMEOUT = datetime.timedelta(minutes=60)  # ranks wait while the main one scores a large validation set
+TIMEOUT = timedelta(minutes=10)  # of a collective: ranks do the same work, so a longer wait is a hang
+PATIENCE = timedelta(hours=12)  # of `barrier`: ranks wait there while the main one works alone
+LOST_PEER = re.compile(
+    r"closed by peer|connection closed|connection reset|broken pipe|got 0 bytes|remote process exited"
+    r"|socket timeout|timed out (waiting|after)|communicator was aborted",
+    re.IGNORECASE,
+)
 
 
 def start(device: str | None = None) -> torch.device:
@@ -50,17 +58,114 @@ def start(device: str | None = None) -> torch.device:
             chosen = f"cuda:{local_rank}"
         torch.cuda.set_device(chosen)
     if launched and not dist.is_initialized():
-        if chosen.startswith("cuda"):
-            dist.init_process_group("nccl", timeout=TIMEOUT, device_id=torch.device(chosen))
-        else:
-            dist.init_process_group("gloo", timeout=TIMEOUT)
+        _join(torch.device(chosen))
     return torch.device(chosen)
+
+
+def _join(device: torch.device) -> None:
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    store: Store | None = _launcher_store(TIMEOUT)
+    if store is not None:
+        store = PrefixStore(f"attempt_{_agree_on_attempt(store, rank, world_size)}", store)
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=store,
+        rank=rank,
+        world_size=world_size,
+        timeout=TIMEOUT,
+        device_id=device if device.type == "cuda" else None,
+    )
+    control_group()
+
+
+def _launcher_store(timeout: timedelta) -> Store | None:
+    """The key-value store that torchrun's agent serves to its workers, if it does."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    # torch documents TCPStore here without exporting it to type checkers
+    store: Store = dist.TCPStore(address, port, timeout=timeout, wait_for_workers=False)  # type: ignore[attr-defined]
+    return store
+
+
+def _agree_on_attempt(store: Store, rank: int, world_size: int) -> str:
+    """A name for this attempt that all its ranks share and that no earlier attempt had.
+
+    After torchrun has restarted its workers, the store still holds what the dead ones wrote, and torch would
+    connect to their addresses (pytorch 135712, 167288). A count of restarts does not tell attempts apart:
+    each node has its own. So rank 0 draws a name and answers every token that it finds in the store; only
+    the ranks that live now read the answers, for nobody but them knows their tokens.
+
+    Raises:
+        TimeoutError: Ranks did not come.
+    """
+    token = secrets.token_hex(8)
+    if rank > 0:
+        store.set(f"token_of/{rank}", token)
+        attempt = store.get(f"answer_to/{token}").decode()
+        store.set(f"joined/{attempt}/{rank}", "")
+        return attempt
+    absent = set(range(1, world_size))
+    deadline = time.monotonic() + TIMEOUT.total_seconds()
+    while absent:
+        absent = {r for r in absent if not store.check([f"joined/{token}/{r}"])}
+        for r in absent:
+            if store.check([f"token_of/{r}"]):
+                store.set(f"answer_to/{store.get(f'token_of/{r}').decode()}", token)
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"ranks {sorted(absent)} did not join within {TIMEOUT}")
+        time.sleep(0.02 if absent else 0)
+    return token
+
+
+@functools.lru_cache(maxsize=1)
+def _gloo_group_beside(_world: ProcessGroup) -> ProcessGroup:
+    group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    assert isinstance(group, ProcessGroup), "every rank is in the group"
+    return group
+
+
+def control_group() -> ProcessGroup:
+    """A gloo group of all ranks beside the main one.
+
+    CPU flags travel in it while the main one is busy, and waiting in it may take hours. The first call after
+    the main group was made is a collective one.
+    """
+    world = dist.group.WORLD
+    assert world is not None, "there is a process group"
+    return _gloo_group_beside(world)
 
 
 def stop() -> None:
     """Leave the process group, if there is one."""
     if dist.is_initialized():
+        _gloo_group_beside.cache_clear()
         dist.destroy_process_group()
+
+
+def restart_count() -> int:
+    """How often torchrun has restarted the workers of this node; 0 without torchrun."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def lost_peer(error: BaseException) -> str | None:
+    """What `error` says of a rank that left a collective of ours; None where it says no such thing."""
+    if not isinstance(error, RuntimeError) or world_size() == 1 or LOST_PEER.search(str(error)) is None:
+        return None
+    return re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0]).split(". ")[0]
+
+
+def is_first_to_say(text: str) -> bool:
+    """Whether no other rank has asked this for the same text since the workers started.
+
+    Ranks that meet one fault together so tell it once. Works before `start`, too.
+    """
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    try:
+        store = _launcher_store(timedelta(seconds=2))
+        return store is None or store.add(f"said/{restart_count()}/{digest}", 1) == 1
+    except RuntimeError:  # the launcher has gone: better twice than never
+        return True
 
 
 def is_distributed() -> bool:
@@ -84,9 +189,9 @@ def is_main() -> bool:
 
 
 def barrier() -> None:
-    """Wait for every rank."""
+    """Wait for every rank, for hours while one has long work to do alone."""
     if is_distributed():
-        dist.barrier()
+        dist.barrier(control_group())
 
 
 def mean_over_ranks(values: Tensor) -> Tensor:

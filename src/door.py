@@ -1,28 +1,65 @@
-"""How every door ends: the user's faults become one paragraph on stderr and exit status 2."""
+"""How every door ends: one exit status, and each fault told once, however many ranks met it."""
 
+import multiprocessing
+import os
+import signal
 import sys
+import traceback
 from collections.abc import Callable
 
+from . import distributed
+
+FAULT = 1
 USER_FAULT = 2
-INTERRUPTED = 130
+
+
+class Interrupted(BaseException):
+    """The run was asked to stop by `signal`, and has done what it had to do before.
+
+    No `Exception`, like KeyboardInterrupt: no library that handles errors may swallow it.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = signal.Signals(number)
 
 
 def run(main: Callable[[], None]) -> int:
     """Call a door's `main` and give the exit status of the process.
 
-    Only `ValueError` (what came, what was allowed, where, the remedy) and Ctrl-C are caught: any other error
-    is a fault of the program and keeps its traceback.
+    A process alone lets any error but these go on, with its traceback. One of several ranks leaves at once
+    after an error, whatever it is: nothing that ends a process in order may wait for the other ranks, and
+    these see that it has gone.
 
     Returns:
-        0, or 2 for a fault of the user, or 130 (128 + SIGINT) for Ctrl-C.
+        0, or 2 for a fault of the user (`ValueError`: what came, what was allowed, where, the remedy), or
+        128 + the signal that stopped the run.
     """
     try:
         main()
     except ValueError as error:
-        sys.stdout.flush()
-        sys.stderr.write(f"error: {error}\n")
-        return USER_FAULT
+        return _end(f"error: {error}", USER_FAULT)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        return INTERRUPTED
+        return _end("interrupted", 128 + signal.SIGINT)
+    except Interrupted as request:
+        return _end(f"stopped by {request.signal.name}", 128 + request.signal)
+    except BaseException as error:
+        if isinstance(error, SystemExit) or not distributed.is_distributed():
+            raise
+        if (lost := distributed.lost_peer(error)) is not None:
+            return _end(f"another rank has gone ({lost}), so this one stops", FAULT)
+        return _end(traceback.format_exc().rstrip(), FAULT)
     return 0
+
+
+def _end(text: str, status: int) -> int:
+    sys.stdout.flush()
+    if distributed.is_first_to_say(text):
+        several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        sys.stderr.write(f"rank {os.environ['RANK']}: {text}\n" if several else f"{text}\n")
+    sys.stderr.flush()
+    if distributed.is_distributed():
+        for child in multiprocessing.active_children():
+            child.kill()
+        os._exit(status)
+    return status

@@ -1,0 +1,77 @@
+import multiprocessing
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from src import distributed
+from src.door import Interrupted
+from src.solver.interrupt import StopRequest
+
+
+def get(number: int) -> None:
+    """A signal, and the moment in which Python calls its handler."""
+    os.kill(os.getpid(), number)
+    time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_noted_and_answers_the_loop(number: int) -> None:
+    before = signal.getsignal(number)
+    with StopRequest() as stop:
+        assert stop.agreed() is None
+        get(number)
+        assert stop.local() == stop.agreed() == number
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_interruption_does_not_wait() -> None:
+    with pytest.raises(KeyboardInterrupt), StopRequest():
+        get(signal.SIGINT)
+        get(signal.SIGINT)
+
+
+def test_the_launcher_may_repeat_its_signal() -> None:
+    with StopRequest() as stop:
+        get(signal.SIGTERM)
+        get(signal.SIGTERM)
+        assert stop.local() == signal.SIGTERM
+
+
+def test_other_threads_leave_the_handlers_alone() -> None:
+    before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+    inside: list[object] = []
+
+    def enter() -> None:
+        with StopRequest() as stop:
+            inside.extend([signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)])
+            assert stop.agreed() is None
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert inside == before
+
+
+def test_a_forked_process_ends_as_usual() -> None:
+    with StopRequest() as stop:
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+        child.terminate()
+        child.join(20)
+        assert child.exitcode == -signal.SIGTERM
+        assert stop.local() is None
+
+
+def test_a_rank_that_was_asked_to_stop_is_not_surprised_when_another_went_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    with pytest.raises(RuntimeError, match="closed by peer"), StopRequest():
+        raise RuntimeError("Connection closed by peer")
+    with pytest.raises(Interrupted) as stopped, StopRequest():
+        get(signal.SIGTERM)
+        raise RuntimeError("Connection closed by peer")
+    assert stopped.value.signal == signal.SIGTERM

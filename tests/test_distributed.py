@@ -1,0 +1,90 @@
+import threading
+
+import pytest
+import torch.distributed as dist
+
+from src import distributed
+
+
+def attempt(store: dist.Store, world_size: int) -> set[str]:
+    """Names that the ranks of one attempt settle on."""
+    names: list[str] = []
+    ranks = [
+        threading.Thread(target=lambda r=r: names.append(distributed._agree_on_attempt(store, r, world_size)))
+        for r in range(world_size)
+    ]
+    for thread in ranks:
+        thread.start()
+    for thread in ranks:
+        thread.join(20)
+    assert len(names) == world_size
+    return set(names)
+
+
+def test_ranks_agree_on_a_name_that_no_earlier_attempt_had() -> None:
+    store = dist.HashStore()
+    names = [attempt(store, world_size) for world_size in (3, 3, 2, 1, 3)]
+    assert all(len(name) == 1 for name in names)
+    assert len(set.union(*names)) == 5
+
+
+def test_a_rank_does_not_take_a_dead_one_for_its_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = dist.HashStore()
+    attempt(store, 2)  # leaves a token of rank 1
+    monkeypatch.setattr(distributed, "TIMEOUT", distributed.timedelta(seconds=0.2))
+    with pytest.raises(TimeoutError, match=r"ranks \[1\] did not join"):
+        distributed._agree_on_attempt(store, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            RuntimeError("[/x/pair.cc:561] Connection closed by peer [::1]. Check"),
+            "Connection closed by peer [::1]",
+        ),
+        (
+            dist.DistBackendError("NCCL error, remote process exited\nmore"),
+            "NCCL error, remote process exited",
+        ),
+        (RuntimeError("shapes differ"), None),
+        (ConnectionResetError("Connection reset by peer"), None),  # of a download
+    ],
+)
+def test_a_lost_peer_is_told_from_other_faults(
+    error: Exception, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    assert distributed.lost_peer(error) == said
+    monkeypatch.setattr(distributed, "world_size", lambda: 1)
+    assert distributed.lost_peer(error) is None
+
+
+def test_barrier_follows_the_process_group() -> None:
+    for _ in range(2):
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        group = distributed.control_group()
+        distributed.barrier()
+        assert distributed.control_group() is group
+        dist.destroy_process_group()
+
+
+def test_restarts_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT", raising=False)
+    assert distributed.restart_count() == 0
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "2")
+    assert distributed.restart_count() == 2
+
+
+def test_without_a_launcher_everything_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    assert distributed.is_first_to_say("x")
+    assert distributed.is_first_to_say("x")
+
+
+def test_ranks_say_the_same_thing_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(server.port))
+    assert [distributed.is_first_to_say(text) for text in ("x", "x", "y")] == [True, False, True]
