@@ -21,8 +21,10 @@ from .files import write_whole
 
 PARTS = ("model", "ema", "optimizer", "lr_scheduler", "scaler", "rng")
 NO_PARAMETER = re.compile(
-    r"\.(running_mean|running_var|num_batches_tracked|anchors|valid_mask|up|reg_scale|periods)$"
+    r"\.(running_mean|running_var|num_batches_tracked|num_points_scale|anchors|valid_mask|up|reg_scale|periods)$"
 )
+"""Buffers of ours and upstream's, and its two frozen numbers: `get_info.py` does not count them."""
+
 SHOWN = 8
 
 
@@ -66,9 +68,7 @@ def _checksum(path: Path) -> str:
     """What `read_checkpoint` compared, which did not object."""
     if path.suffix == SUFFIX:
         return f"intact, in {path.with_suffix('.json').name}" if SEAL in read_card(path) else "none"
-    return (
-        "intact, of the whole file" if is_sealed(path) else "none of the whole file"
-    )
+    return "intact, of the whole file" if is_sealed(path) else "none of the whole file"
 
 
 def _epochs_done(checkpoint: Mapping[str, Any]) -> int | None:
@@ -161,10 +161,10 @@ def write_upstream(source: Path, output: Path, model: DFINE, size_hw: tuple[int,
     checkpoint = read_checkpoint(source)
     published, _ = _weights(checkpoint, source)
     plain = checkpoint.get("model")
-    average = checkpoint.get("ema") or {}
+    average, classes = checkpoint.get("ema") or {}, checkpoint.get("classes")
     content: dict[str, Any] = {
-        "model": _under_upstreams_names(model, plain or published, source, size_hw),
-        "ema": {"module": _under_upstreams_names(model, published, source, size_hw)},
+        "model": _under_upstreams_names(model, plain or published, classes, source, size_hw),
+        "ema": {"module": _under_upstreams_names(model, published, classes, source, size_hw)},
         "last_epoch": (_epochs_done(checkpoint) or 0) - 1,  # counted from 0, -1 before the first
     }
     if "updates" in average:
@@ -174,9 +174,9 @@ def write_upstream(source: Path, output: Path, model: DFINE, size_hw: tuple[int,
 
 
 def _under_upstreams_names(
-    model: DFINE, state: Mapping[str, Tensor], source: Path, size_hw: tuple[int, int]
+    model: DFINE, state: Mapping[str, Tensor], classes: object, source: Path, size_hw: tuple[int, int]
 ) -> dict[str, Tensor]:
-    load_model(model, {"model": state}, source)
+    load_model(model, {"model": state, "classes": classes}, source)
     decoder: Any = model.decoder
     encoder: Any = model.encoder
     own = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from src import door
+from src import assembly, door
 from src.nn.state_dict import from_upstream
 from src.solver.checkpoint import read_checkpoint, save_checkpoint
 from src.solver.published_classes import COCO, OBJECTS365
@@ -204,7 +204,16 @@ def test_info(published: Path, call: Call) -> None:
         and told["parts"] == "model, ema"
     )
     assert told["weights in use"] == "EMA" and told["step"] == "-"
+    assert told["parameters"] == "3,782,691"  # as get_info.py counts N
     assert told["classes"].startswith("80 (not stated, known by their number): 1 person, 2 bicycle")
+
+
+def test_info_counts_the_parameters_of_our_models(repo_root: Path, tmp_path: Path, call: Call) -> None:
+    model = assembly.build_model(assembly.load(repo_root / "configs/dfine/dfine_dinov3_demo.yml"))
+    save_checkpoint(tmp_path / "ours.pth", {"model": model.state_dict()})
+    status, out, err = call("tools/checkpoint.py", "info", tmp_path / "ours.pth")
+    assert status == 0, err
+    assert f"parameters      {sum(p.numel() for p in model.parameters()):,}\n" in out
 
 
 def test_to_upstream_and_back_bit_for_bit(published: Path, tmp_path: Path, shared: Path, call: Call) -> None:
