@@ -1,4 +1,4 @@
-"""Steps that are not finite: nothing moves, on any rank, and the file that is kept repeats them."""
+"""Steps that are not finite: nothing moves, and the file that is kept repeats them."""
 
 import os
 import subprocess
@@ -8,11 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from step_cases import make_batch, make_detector, make_step, snapshot, split
-from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from src import assembly
 from src.data import to_device_images
@@ -28,7 +24,7 @@ from src.solver.bad_step import (
 )
 from src.solver.checkpoint import save_checkpoint
 from src.solver.precision import Precision
-from src.structures import Batch, Targets
+from src.structures import Batch
 
 BRAIN, HALF = torch.bfloat16, torch.float16
 KINDS = [
@@ -106,34 +102,6 @@ def test_bad_gradients_are_named_as_they_were_before_clipping() -> None:
     assert bad_words(losses, names) == f"not finite are 0 losses and 1 gradients ({names[0]})"
     words = bad_words({**losses, "loss_a": float("nan")}, [str(i) for i in range(7)])
     assert words == "not finite are 1 losses (loss_a nan) and 7 gradients (0, 1, 2, 3, 4, ...)"
-
-
-def skip_on_both(rank: int, init: str, batch: tuple[Tensor, Targets], out: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=init, rank=rank, world_size=2)
-    model = make_detector(batch_norm="train")
-    step = make_step(model, adam=True)
-    wrapped = DistributedDataParallel(step.callee, gradient_as_bucket_view=True)
-    images, targets = split(batch, 2)[rank]
-    spoilt = images * float("nan") if rank else images
-    told = []
-    for pictures in (images, spoilt, images):
-        before = snapshot(model)
-        finite = step(wrapped, model, [(pictures, targets)]).finite
-        same = [name for name, value in model.state_dict().items() if torch.equal(value, before[name])]
-        told.append((finite, len(same) == len(before)))
-    torch.save((told, snapshot(model)), f"{out}.{rank}")
-    dist.destroy_process_group()
-
-
-@pytest.mark.dist
-def test_one_rank_s_nan_is_skipped_by_both(tmp_path: Path) -> None:
-    batch = make_batch((2, 1, 1, 3))
-    mp.spawn(skip_on_both, (f"file://{tmp_path}/init", batch, f"{tmp_path}/out"), nprocs=2)
-    one, two = (torch.load(f"{tmp_path}/out.{rank}") for rank in range(2))
-    assert one[0] == two[0] == [(True, False), (False, True), (True, False)]
-    weights = dict(make_detector().named_parameters())
-    assert all(torch.equal(one[1][name], two[1][name]) for name in weights)
 
 
 def skipped_step(config: Path) -> BadStep:
