@@ -14,6 +14,7 @@ from src.core import ConfigError
 from src.nn.backbone.dinov3_backbone import DINOv3Backbone
 from src.nn.backbone.lora import LoRA, is_factor, under_base_layers
 from src.nn.backbone.pretrained import load_pretrained
+from src.nn.deploy import to_deploy
 from src.optim import ModelEMA
 
 IMAGES = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(7))
@@ -191,3 +192,16 @@ def test_the_yaml(repo_root: Path, tmp_path: Path) -> None:
         load(config, ["DINOv3Backbone.lora={rank: 0}"])
     with pytest.raises(ConfigError, match=r"DINOv3Backbone\.lora\.ranks"):
         load(config, ["DINOv3Backbone.lora={ranks: 4}"])
+
+
+def test_the_limit_holds_for_the_model_that_is_deployed(repo_root: Path) -> None:
+    config = repo_root / "configs" / "dfine" / "dfine_dinov3_s_coco.yml"
+    plain, lora = (
+        build_model(load(config, knobs)) for knobs in ([], ["DINOv3Backbone.lora={rank: 8, alpha: 16}"])
+    )
+    size = {
+        name: sum(p.numel() for p in model.parameters()) for name, model in (("plain", plain), ("lora", lora))
+    }
+    assert size["lora"] - size["plain"] == 12 * 8 * ((384 + 1152) + (384 + 384))  # gone once they are merged
+    deployed = [sum(p.numel() for p in to_deploy(model).parameters()) for model in (plain, lora)]
+    assert deployed[0] == deployed[1] <= 25_000_000
