@@ -12,6 +12,7 @@ from torch import Tensor, multiprocessing, nn
 from src import assembly
 from src.solver import trainer as trainer_module
 
+FEW_STEPS = ["train_dataloader.total_batch_size=8"]  # two an epoch
 STAGES = [
     {"start": 0, "backbone": "frozen"},
     {"start": 1, "unfreeze_blocks": 2, "unfreeze_lr_factor": 1.0},
@@ -42,7 +43,7 @@ def run(config: Path) -> list[dict[str, Tensor]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer_module, "release_backbone", keep)
-        trainer = assembly.build_trainer(assembly.load(config), torch.device("cpu"))
+        trainer = assembly.build_trainer(assembly.load(config, FEW_STEPS), torch.device("cpu"))
         trainer.fit()
     return [*kept, weights_of(trainer.model)]
 
