@@ -1,0 +1,84 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from src import assembly
+from src.evaluation import CocoEvaluator
+from src.solver.checkpoint import save_checkpoint
+from src.solver.evaluate import Evaluation
+from src.solver.precision import Precision
+from src.structures import Batch, ClassNames, Detections, FinalOutput, Targets
+
+CPU = torch.device("cpu")
+
+
+class Detector(nn.Module):
+    """Finds what it is made to find, by a product whose type shows the precision it ran in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2, bias=False)
+        nn.init.eye_(self.linear.weight)
+        self.ran_in: list[torch.dtype] = []
+
+    def forward(self, images: Tensor) -> FinalOutput:
+        boxes = torch.tensor([0.5, 0.5]).repeat(len(images), 1, 1)
+        product = self.linear(boxes)
+        self.ran_in.append(product.dtype)
+        return FinalOutput(product[..., :1], torch.cat((product, product), -1))
+
+
+def evaluation(tmp_path: Path, seen: list[torch.dtype]) -> Evaluation:
+    """One picture of 20 x 10 pixels with an object in its middle half, and what finds exactly that."""
+    objects = '[{"id": 1, "image_id": 4, "category_id": 9, "bbox": [5.0, 2.5, 10.0, 5.0]}]'
+    path = tmp_path / "instances.json"
+    path.write_text(
+        f'{{"images": [{{"id": 4}}], "annotations": {objects}, "categories": [{{"id": 9, "name": "x"}}]}}'
+    )
+
+    def postprocess(output: FinalOutput, sizes_hw: Tensor) -> Detections:
+        seen.extend((output.logits.dtype, output.boxes_cxcywh.dtype))
+        centre, side = output.boxes_cxcywh.split(2, -1)
+        size = sizes_hw.flip(-1)[:, None]
+        boxes = torch.cat(((centre - side / 2) * size, (centre + side / 2) * size), -1)
+        return Detections(torch.zeros(1, 1, dtype=torch.int64), boxes, output.logits.sigmoid()[..., 0])
+
+    targets = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), (0,), (4,), ((10, 20),))
+    batch = Batch(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), targets)
+    classes = ClassNames(("x",), (9,))
+    return Evaluation([batch], postprocess, CocoEvaluator(path, classes), classes, CPU)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_the_model_runs_in_the_precision_and_its_output_is_scored_in_float32(
+    tmp_path: Path, dtype: torch.dtype | None
+) -> None:
+    model = Detector()
+    seen: list[torch.dtype] = []
+    metrics, _ = evaluation(tmp_path, seen)(model, Precision("cpu", dtype))
+    assert model.ran_in == [dtype or torch.float32]
+    assert seen == [torch.float32, torch.float32]
+    assert metrics.AP == pytest.approx(1)
+
+
+def test_use_amp_reaches_an_evaluation(
+    tiny_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tiny_config()
+    model = assembly.build_model(assembly.load(path))
+    save_checkpoint(tmp_path / "best.pth", {"model": model.state_dict()})
+    precisions: list[Precision] = []
+    evaluate = Evaluation.__call__
+
+    def record(self: Evaluation, model: nn.Module, precision: Precision) -> Any:
+        precisions.append(precision)
+        return evaluate(self, model, precision)
+
+    monkeypatch.setattr(Evaluation, "__call__", record)
+    for flags in (["use_amp=True", "amp.dtype=bfloat16"], []):
+        assembly.test(assembly.load(path, flags), CPU, checkpoint=str(tmp_path / "best.pth"))
+    assert [precision.dtype for precision in precisions] == [torch.bfloat16, None]
