@@ -6,6 +6,9 @@ import os
 import random
 import re
 import secrets
+import socket
+import struct
+import sys
 import time
 from datetime import timedelta
 
@@ -64,6 +67,8 @@ def start(device: str | None = None) -> torch.device:
 
 def _join(device: torch.device) -> None:
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if int(os.environ.get("LOCAL_WORLD_SIZE", world_size)) < world_size:
+        _show_gloo_the_network(os.environ["MASTER_ADDR"])
     store: Store | None = _launcher_store(TIMEOUT)
     if store is not None:
         store = PrefixStore(f"attempt_{_agree_on_attempt(store, rank, world_size)}", store)
@@ -76,6 +81,31 @@ def _join(device: torch.device) -> None:
         device_id=device if device.type == "cuda" else None,
     )
     control_group()
+
+
+def _show_gloo_the_network(master: str) -> None:
+    """Let gloo, which would ask for the host's name, use the network in which `master` is seen.
+
+    Many hosts call their own name 127.0.0.1 or 127.0.1.1, where no other node finds them. For Linux and
+    IPv4; GLOO_SOCKET_IFNAME in the environment decides before this.
+    """
+    if sys.platform != "linux" or "GLOO_SOCKET_IFNAME" in os.environ:
+        return
+    import fcntl  # not on Windows
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((master, 9))  # sends nothing
+        except OSError:
+            return
+        own_address = socket.inet_aton(probe.getsockname()[0])
+        for _, name in socket.if_nameindex():
+            try:
+                answer = fcntl.ioctl(probe, 0x8915, struct.pack("256s", name.encode()))  # SIOCGIFADDR
+            except OSError:  # it has no IPv4 address
+                continue
+            if answer[20:24] == own_address:
+                os.environ["GLOO_SOCKET_IFNAME"] = name
 
 
 def _launcher_store(timeout: timedelta) -> Store | None:

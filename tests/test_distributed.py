@@ -1,3 +1,5 @@
+import os
+import sys
 import threading
 
 import pytest
@@ -88,3 +90,15 @@ def test_ranks_say_the_same_thing_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", str(server.port))
     assert [distributed.is_first_to_say(text) for text in ("x", "x", "y")] == [True, False, True]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="gloo decides for itself elsewhere")
+def test_gloo_uses_the_network_in_which_the_master_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "chosen")
+    distributed._show_gloo_the_network("127.0.0.1")
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "chosen"
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    distributed._show_gloo_the_network("no.such.host.invalid")
+    assert "GLOO_SOCKET_IFNAME" not in os.environ
+    distributed._show_gloo_the_network("127.0.0.1")
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "lo"

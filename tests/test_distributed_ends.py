@@ -3,8 +3,12 @@
 Nothing is timed: a rank that did not end by itself would be killed and could not say its last line.
 """
 
+import os
 import re
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from distributed_launch import TIMEOUT_S, launch, two_ranks
@@ -69,3 +73,32 @@ def test_a_signal_to_torchrun_stops_both_at_the_same_step() -> None:
     assert len(stopped) == 2
     assert len(set(stopped)) == 1
     assert err.count("stopped by SIGTERM") == 1
+
+
+STUBBORN = """
+import atexit, multiprocessing, sys, time
+from src import distributed, door
+
+def main():
+    distributed.start("cpu")
+    multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,)).start()
+    atexit.register(time.sleep, 600)
+    raise ArithmeticError("cannot go on")
+
+sys.exit(door.run(main))
+"""
+
+
+def test_a_failing_rank_waits_for_nothing() -> None:
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    run = subprocess.run(
+        [sys.executable, "-c", STUBBORN],
+        cwd=Path(__file__).resolve().parents[1],
+        env={**os.environ, **alone},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert run.stderr.count("ArithmeticError: cannot go on") == 1

@@ -1,9 +1,12 @@
 """Workers that torchrun restarts in place, and ranks on several nodes."""
 
+import os
 import socket
+import subprocess
+import sys
 
 import pytest
-from distributed_launch import TIMEOUT_S, launch
+from distributed_launch import TIMEOUT_S, TOY, launch
 
 pytestmark = pytest.mark.dist
 
@@ -69,3 +72,36 @@ def test_two_nodes_restart_together() -> None:
     for rank in (0, 1):
         assert f"rank {rank} local 0 restarts 1" in out
         assert f"rank {rank} finished with 3" in out
+
+
+NETWORKS = """
+ip link set lo up
+unshare -n sleep 300 & other=$!
+for wait in 1 2 3 4 5 6 7 8 9 10; do  # until it has a network of its own
+    [ "$(readlink /proc/$other/ns/net)" != "$(readlink /proc/$$/ns/net)" ] && break; sleep 0.2
+done
+ip link add near type veth peer name far netns $other
+ip addr add 10.9.0.1/24 dev near && ip link set near up
+nsenter -t $other -n sh -c "ip link set lo up; ip addr add 10.9.0.2/24 dev far; ip link set far up"
+node="$PYTHON -m torch.distributed.run --nnodes=2 --nproc-per-node=1 --master-addr=10.9.0.1 --max-restarts=1"
+nsenter -t $other -n $node --node-rank=1 "$TOY" kill 1 3 &
+$node --node-rank=0 "$TOY" kill 1 3
+wait $!; kill $other
+"""
+
+
+@pytest.mark.slow
+def test_two_networks_are_one_run() -> None:
+    if subprocess.run(["unshare", "-rn", "ip", "link"], capture_output=True, check=False).returncode:
+        pytest.skip("no network namespace may be made here")
+    run = subprocess.run(
+        ["unshare", "-rn", "sh", "-c", NETWORKS],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, "TOY": str(TOY)},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    for rank in (0, 1):
+        assert f"rank {rank} local 0 restarts 1" in run.stdout, run.stderr
+        assert f"rank {rank} finished with 3" in run.stdout, run.stderr
