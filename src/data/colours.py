@@ -5,10 +5,12 @@ Legend: N pixels. It computes in float32 and rounds once, where torchvision roun
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-SAMPLE_STEP = 4  # every 4th pixel of every 4th row is enough for a picture's mean grey (error: 0.5 levels)
+BLOCK = 65536  # pixels; what is computed on stays in the processor's cache
+SAMPLE_STEP = 8  # every 8th pixel of every 8th row: its mean grey is 0.4 levels beside that of a photograph
 GREY = (0.2989, 0.587, 0.114)
 
 
@@ -48,26 +50,20 @@ def distort(pixels: Tensor, colours: Colours, whole: Tensor) -> Tensor:
     Returns:
         uint8 [H, W, 3].
     """
-    h, w, _ = pixels.shape
+    mean = _mean_grey(whole, colours) if colours.contrast is not None else 0.0
     flat = pixels.reshape(-1, 3)
-    if colours.contrast is not None:  # the sample goes through the steps before it, as the picture does
-        flat = torch.cat((flat, whole[::SAMPLE_STEP, ::SAMPLE_STEP].reshape(-1, 3)))
-    planes = flat.T.contiguous().to(torch.float32)
-    if colours.brightness is not None:
-        planes.mul_(colours.brightness).clamp_(0, 255)
-    if colours.contrast is not None and colours.contrast_first:
-        _change_contrast(planes, colours.contrast, first=h * w)
-    if colours.saturation is not None:
-        torch.lerp(_grey(planes), planes, colours.saturation, out=planes).clamp_(0, 255)
-    if colours.hue is not None:
-        planes = shift_hue(planes, colours.hue)
-    if colours.contrast is not None and not colours.contrast_first:
-        _change_contrast(planes, colours.contrast, first=h * w)
-    if colours.permutation is not None:
-        planes = planes[list(colours.permutation)]
-    # numpy's conversion takes a seventh of torch's time
-    levels = torch.from_numpy(planes[:, : h * w].add_(0.5).numpy().astype("uint8"))
-    return levels.T.contiguous().view(h, w, 3)
+    changed = np.empty(flat.shape, dtype=np.uint8)
+    for start in range(0, len(flat), BLOCK):
+        planes = _change(_planes(flat[start : start + BLOCK]), colours, mean)
+        # numpy converts and interleaves in a seventh of torch's time
+        levels = planes.add_(0.5).numpy().astype(np.uint8)
+        np.stack(list(levels), axis=-1, out=changed[start : start + BLOCK])
+    return torch.from_numpy(changed).view(pixels.shape)
+
+
+def _planes(flat: Tensor) -> Tensor:
+    """Float [3, N] of uint8 [N, 3]."""
+    return flat.T.to(torch.float32, memory_format=torch.contiguous_format)
 
 
 def _grey(planes: Tensor) -> Tensor:
@@ -75,9 +71,33 @@ def _grey(planes: Tensor) -> Tensor:
     return torch.add(red * GREY[0], green, alpha=GREY[1]).add_(blue, alpha=GREY[2])
 
 
-def _change_contrast(planes: Tensor, factor: float, first: int) -> None:
-    """In place; the columns from `first` on are the sample that the mean grey is taken of."""
-    mean = float(_grey(planes[:, first:]).mean())
+def _mean_grey(whole: Tensor, colours: Colours) -> float:
+    """What contrast is measured from: the mean grey of the picture after the steps before contrast."""
+    before = colours._replace(contrast=None)
+    if colours.contrast_first:
+        before = Colours(brightness=colours.brightness)
+    sample = whole[::SAMPLE_STEP, ::SAMPLE_STEP].reshape(-1, 3)
+    return float(_grey(_change(_planes(sample), before._replace(permutation=None), 0.0)).mean())
+
+
+def _change(planes: Tensor, colours: Colours, mean: float) -> Tensor:
+    """All steps on planes [3, N], which are overwritten."""
+    contrast_at = None if colours.contrast is None else colours.contrast_first
+    if colours.brightness is not None:
+        planes.mul_(colours.brightness).clamp_(0, 255)
+    if contrast_at is True:
+        _change_contrast(planes, colours, mean)
+    if colours.saturation is not None:
+        torch.lerp(_grey(planes), planes, colours.saturation, out=planes).clamp_(0, 255)
+    if colours.hue is not None:
+        planes = shift_hue(planes, colours.hue)
+    if contrast_at is False:
+        _change_contrast(planes, colours, mean)
+    return planes if colours.permutation is None else planes[list(colours.permutation)]
+
+
+def _change_contrast(planes: Tensor, colours: Colours, mean: float) -> None:
+    factor = 1.0 if colours.contrast is None else colours.contrast
     planes.mul_(factor).add_((1 - factor) * mean).clamp_(0, 255)
 
 

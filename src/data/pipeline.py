@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
@@ -78,13 +79,14 @@ class Pipeline:
             are left, in its pixels, inside it and not empty.
         """
         pixels = pil_to_tensor(image).permute(1, 2, 0)
-        sample = Sample(Picture.of(pixels), target.boxes_xyxy_px.reshape(-1, 4), target.labels)
+        sample = Sample(Picture.of(pixels), target.boxes_xyxy_px.numpy(), target.labels.numpy())
         for name, op in self.ops:
             if strong or name not in self.strong_ops:
                 sample = op(sample)
         sample = t.drop_small_boxes(sample, 0.0)
+        boxes, labels = torch.from_numpy(sample.boxes), torch.from_numpy(sample.labels)
         pixels = sample.picture.render().permute(2, 0, 1)
-        return pixels, target._replace(boxes_xyxy_px=sample.boxes, labels=sample.labels)
+        return pixels, target._replace(boxes_xyxy_px=boxes, labels=labels)
 
 
 def build_pipeline(

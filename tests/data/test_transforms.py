@@ -147,7 +147,7 @@ def test_crops_are_distributed_as_torchvisions():
     drawn = []
     for _ in range(300):
         out, their_boxes = theirs(image, wrapped)
-        sample = ours(Sample(picture, boxes, torch.arange(3)))
+        sample = ours(Sample(picture, boxes.numpy(), np.arange(3)))
         num_theirs = (their_boxes[:, 2:] > their_boxes[:, :2]).all(-1).sum()
         drawn.append([*out.shape[1:], int(num_theirs), *sample.picture.hw, len(sample.labels)])
     # heights, widths and numbers of boxes: Kolmogorov and Smirnov's test of two samples
