@@ -145,23 +145,36 @@ def release_backbone(model: nn.Module, stage: Stage, optimizer: Optimizer, sched
     """Let of the backbone train what the stage says, at the rate that it says.
 
     Raises:
-        ValueError: `backbone_lr_factor` meets no parameter group that is the backbone's alone.
+        ValueError: As of `backbone_groups`.
     """
     backbone: Any = model.backbone
     if hasattr(backbone, "set_trainable_blocks"):
         named: dict[Trainable, int | None] = {"frozen": 0, "all": None}
         backbone.set_trainable_blocks(named[stage.backbone] if stage.backbone in named else stage.backbone)
+    for i in backbone_groups(model, [stage], optimizer):
+        group = optimizer.param_groups[i]
+        schedule.base_lrs[i] = group["initial_lr"] * stage.backbone_lr_factor
+        group["lr"] = schedule.base_lrs[i] * schedule.lr_lambdas[i](schedule.last_epoch)
+
+
+def backbone_groups(model: nn.Module, stages: Sequence[Stage], optimizer: Optimizer) -> list[int]:
+    """Indices of the parameter groups that are the backbone's alone, whose rates stages change.
+
+    Raises:
+        ValueError: There is none, but a stage has a factor for its rate.
+    """
+    backbone: Any = model.backbone
     owned = {id(p) for p in backbone.parameters()}
-    groups = optimizer.param_groups
-    alone = [i for i, group in enumerate(groups) if all(id(p) in owned for p in group["params"])]
-    if stage.backbone_lr_factor != 1 and not alone:
+    groups = enumerate(optimizer.param_groups)
+    alone = [i for i, group in groups if all(id(p) in owned for p in group["params"])]
+    slowed = next((stage for stage in stages if stage.backbone_lr_factor != 1), None)
+    if slowed and not alone:
         raise ValueError(
-            f"stages: backbone_lr_factor: {stage.backbone_lr_factor} at epoch {stage.start}, but no group in "
-            "optimizer.params is the backbone's alone; add one: {params: '^backbone\\.', lr: 1e-5}"
+            f"stages: backbone_lr_factor (or unfreeze_lr_factor) {slowed.backbone_lr_factor:g} at epoch "
+            f"{slowed.start}, but no group in optimizer.params is the backbone's alone; add one: "
+            "{params: '^backbone\\.', lr: 1e-5}"
         )
-    for i in alone:
-        schedule.base_lrs[i] = groups[i]["initial_lr"] * stage.backbone_lr_factor
-        groups[i]["lr"] = schedule.base_lrs[i] * schedule.lr_lambdas[i](schedule.last_epoch)
+    return alone
 
 
 def stages_table(stages: Sequence[Stage]) -> str:

@@ -1,12 +1,14 @@
 from functools import partial
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from src.core import StageSettings
 from src.solver import stages as module
-from src.solver.stages import stages_table
+from src.solver.stages import Stage, backbone_groups, stages_table
 
 plan_stages = partial(module.plan_stages, num_blocks=12)
 
@@ -54,7 +56,7 @@ def test_freeze_backbone_freezes_all_stages() -> None:
     assert [s.backbone for s in stages] == ["frozen", "frozen"]
 
 
-def released(stages: tuple[module.Stage, ...]) -> list[tuple[int, int, object, float]]:
+def released(stages: tuple[Stage, ...]) -> list[tuple[int, int, object, float]]:
     return [(s.start, s.end, s.backbone, s.backbone_lr_factor) for s in stages]
 
 
@@ -157,3 +159,21 @@ def test_table_has_a_line_for_each_stage() -> None:
     assert len(lines) == 3
     assert "last 4 blocks" in lines[2]
     assert "decay 0.9" in lines[2]
+
+
+class Toy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Linear(2, 2)
+        self.head = nn.Linear(2, 2)
+
+
+def test_a_factor_needs_a_group_that_is_the_backbones_alone() -> None:
+    model = Toy()
+    apart = torch.optim.SGD([{"params": model.head.parameters()}, {"params": model.backbone.parameters()}])
+    mixed = torch.optim.SGD(model.parameters())
+    slow = [Stage(0, 2), Stage(2, 4, backbone_lr_factor=0.1)]
+    assert backbone_groups(model, slow, apart) == [1]
+    assert backbone_groups(model, slow[:1], mixed) == []
+    with pytest.raises(ValueError, match=r"unfreeze_lr_factor\) 0.1 at epoch 2.*add one"):
+        backbone_groups(model, slow, mixed)
