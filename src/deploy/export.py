@@ -14,13 +14,16 @@ from torch import Tensor, nn
 from ..structures import Detections, FinalOutput
 from .extras import require
 from .files import write_whole
+from .lean import make_lean
 from .metadata import INPUTS, OUTPUTS, ModelCard, to_properties
+from .onnx_ops import translations
 
 logger = logging.getLogger(__name__)
 
 # Below 17 a LayerNorm falls apart into steps that overflow in float16 (DeepStream-Yolo #647: no detections);
 # torch's exporter writes 18 and up by itself, and conversion downwards leaves nodes that the checker refuses.
 OPSETS = range(18, 21)
+MAX_FOLDED = 2**22  # numbers in a constant that the file may hold instead of the nodes that make it
 TRACED_BATCH = 2  # torch.export takes a batch of 1 for a constant
 
 
@@ -119,17 +122,21 @@ def _trace(deploy: DeployModel, input_hw: tuple[int, int], opset: int, batch: in
         dynamic = ({0: any_number}, {0: any_number})
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
-            deploy,
+            make_lean(deploy),
             (images, sizes_wh),
             dynamo=True,
             opset_version=opset,
             input_names=list(INPUTS),
             output_names=list(OUTPUTS),
             dynamic_shapes=dynamic,
+            custom_translation_table=translations(),
             external_data=False,
             verbose=False,
         )
-    assert program is not None, "torch.onnx.export with dynamo=True gives a program"
+        assert program is not None, "torch.onnx.export with dynamo=True gives a program"
+        # torch's own run leaves tables and transposed weights to be made anew in every call.
+        optimizer = require("onnxscript.optimizer")
+        optimizer.optimize(program.model, input_size_limit=MAX_FOLDED, output_size_limit=MAX_FOLDED)
     return program.model_proto
 
 

@@ -86,6 +86,54 @@ class MLP(nn.Module):
         return self.layers[-1](x)  # type: ignore[no-any-return]
 
 
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with torch's names for its weights, in fewer steps than torch's own.
+
+    Queries and keys come from one input (the tokens with their positions), values from another.
+
+    Args:
+        dim: Width of a token.
+        num_heads: Attention heads.
+        dropout: Chance that a weight of the sum is dropped.
+    """
+
+    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
+        self.out_proj = nn.Linear(dim, dim)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, query: Tensor, value: Tensor, blocked: Tensor | None = None) -> Tensor:
+        """Attend.
+
+        Args:
+            query: [B, T, dim] what queries and keys are made of.
+            value: [B, T, dim] what values are made of.
+            blocked: [T, T] True where a token (row) must not see another (column); None where all see all.
+
+        Returns:
+            [B, T, dim].
+        """
+        dim = value.shape[-1]
+        # [B, T, dim] -> [B, heads, T, dim / heads]
+        both = F.linear(query, self.in_proj_weight[: 2 * dim], self.in_proj_bias[: 2 * dim])
+        queries, keys = both.unflatten(-1, (2 * self.num_heads, -1)).transpose(1, 2).chunk(2, 1)
+        values = F.linear(value, self.in_proj_weight[2 * dim :], self.in_proj_bias[2 * dim :])
+        values = values.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        read = F.scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            attn_mask=None if blocked is None else ~blocked,
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        return self.out_proj(read.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
 class FrozenBatchNorm2d(nn.Module):
     """Batch norm whose statistics, scale and shift are fixed: all four are buffers.
 

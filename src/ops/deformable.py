@@ -4,8 +4,8 @@ Legend: B batch, S cells of all levels, Q queries, H heads, P points of all leve
 
 Three ways to sample:
 - `bilinear`: torch's grid_sample, zeros outside the map;
-- `gather`: the same values (to float32's last digits) by plain gathers, for runtimes in which GridSample is
-  slow or wrong;
+- `gather`: the same values (to float32's last digits) by plain gathers, for inference: faster on a CPU, and
+  right in runtimes in which GridSample is slow or wrong;
 - `nearest`: the value of the cell that a point lies in, points outside moved to the border.
 """
 
@@ -72,16 +72,24 @@ def sample_values(
         return _sample_maps(values, locations, weights, num_points)
     batch, num_queries, num_heads, total, _ = locations.shape
     cells, shares = _cells_around(shapes_hw, locations, num_points, nearest=sampling == "nearest")
-    # [B, Q, H, P, K] cells of a picture -> rows of values
-    num_cells = sum(h * w for h, w in shapes_hw)
-    picture = torch.arange(batch, device=locations.device).reshape(-1, 1, 1, 1, 1)
-    head = torch.arange(num_heads, device=locations.device).reshape(1, 1, -1, 1, 1)
-    rows = ((picture * num_cells + cells) * num_heads + head).flatten()
+    # [B, Q, H, P, K] cells of a picture -> [B * Q * H, P * K] rows of values
     taps = total * cells.shape[-1]
-    width = values[0].shape[-1]
-    read = values[0].index_select(0, rows).reshape(-1, taps, width)
-    shares = (shares * weights[..., None]).reshape(-1, 1, taps)
-    return torch.bmm(shares, read).reshape(batch, num_queries, num_heads * width)
+    picture = torch.arange(batch, device=locations.device).reshape(-1, 1, 1, 1, 1)
+    head = torch.arange(num_heads, device=locations.device).reshape(-1, 1, 1)
+    first = picture * (num_heads * sum(h * w for h, w in shapes_hw)) + head
+    rows = (cells * num_heads + first).reshape(-1, taps)
+    shares = (shares * weights[..., None]).reshape(-1, taps)
+    width = num_heads * values[0].shape[1]
+    return _weighted_sums(values[0], rows, shares).reshape(batch, num_queries, width)
+
+
+def _weighted_sums(values: Tensor, rows: Tensor, shares: Tensor) -> Tensor:
+    """Sums [N, c] of the `rows` [N, K] of `values` [M, c], each times its share [N, K]."""
+    if torch.compiler.is_exporting():  # ONNX has no embedding_bag
+        read = values.index_select(0, rows.flatten()).reshape(-1, rows.shape[1], values.shape[1])
+        return torch.bmm(shares[:, None], read)
+    # Nothing that is read is stored: on a CPU several times as fast.
+    return F.embedding_bag(rows, values, per_sample_weights=shares, mode="sum")
 
 
 def _sample_maps(
@@ -105,26 +113,27 @@ def _cells_around(
 ) -> tuple[Tensor, Tensor]:
     """The cells [B, Q, H, P, K] of a picture that each point reads, and their shares; K is 1 or 4."""
     levels = [level for level, count in enumerate(num_points) for _ in range(count)]
-    starts = [sum(h * w for h, w in shapes_hw[:level]) for level in levels]
-    heights = locations.new_tensor([shapes_hw[level][0] for level in levels])
-    widths = locations.new_tensor([shapes_hw[level][1] for level in levels])
-    column, column_share = _taps(locations[..., 0] * widths, widths, nearest=nearest)
-    row, row_share = _taps(locations[..., 1] * heights, heights, nearest=nearest)
+    sizes = locations.new_tensor([shapes_hw[level][::-1] for level in levels])  # [P, 2] widths and heights
+    starts = locations.new_tensor([[sum(h * w for h, w in shapes_hw[:level])] for level in levels])
+    cells, shares = _taps(locations * sizes, sizes, nearest=nearest)
     # Cell numbers are whole numbers in float32: exact for pyramids of up to 16 million cells.
-    row = row * widths[:, None] + locations.new_tensor(starts)[:, None]
-    cells = (row[..., :, None] + column[..., None, :]).flatten(-2).long()
-    return cells, (row_share[..., :, None] * column_share[..., None, :]).flatten(-2)
+    rows = cells[..., 1, :] * sizes[:, :1] + starts
+    cells = (rows[..., :, None] + cells[..., 0, None, :]).flatten(-2).long()
+    return cells, (shares[..., 1, :, None] * shares[..., 0, None, :]).flatten(-2)
 
 
-def _taps(position: Tensor, size: Tensor, *, nearest: bool) -> tuple[Tensor, Tensor]:
-    """The one or two cells [..., P, 1 or 2] along one side that `position` [..., P], in cells, reads."""
+def _taps(position: Tensor, sizes: Tensor, *, nearest: bool) -> tuple[Tensor, Tensor]:
+    """The one or two cells [..., P, 2, 1 or 2] along each side that `position` [..., P, 2], in cells, reads.
+
+    Returns:
+        The cells, moved to the border of `sizes` [P, 2] where they lie outside, and their shares.
+    """
     if nearest:
         cell = position.floor()[..., None]
         share = torch.ones_like(cell)
     else:
-        low = (position - 0.5).floor()
-        high_share = position - 0.5 - low
-        cell = torch.stack((low, low + 1), -1)
-        share = torch.stack((1 - high_share, high_share), -1)
-        share = share * ((cell >= 0) & (cell < size[:, None]))
-    return torch.minimum(cell.clamp(min=0), size[:, None] - 1), share
+        position = (position - 0.5)[..., None]
+        cell = position.floor() + position.new_tensor((0, 1))
+        share = 1 - (position - cell).abs()
+    inside = torch.minimum(cell.clamp(min=0), sizes[..., None] - 1)
+    return inside, share if nearest else torch.where(cell == inside, share, 0)

@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from src.nn.layers import MLP, ConvNorm, FrozenBatchNorm2d, flatten_map, freeze_batch_norms, make_activation
+from src.nn.layers import (
+    MLP,
+    ConvNorm,
+    FrozenBatchNorm2d,
+    SelfAttention,
+    flatten_map,
+    freeze_batch_norms,
+    make_activation,
+)
 
 
 def test_conv_norm_keeps_the_size_and_halves_it():
@@ -56,3 +64,28 @@ def test_frozen_batch_norm_keeps_the_dtype_under_autocast():
 def test_flatten_map_goes_row_by_row():
     x = torch.arange(12.0).reshape(1, 2, 2, 3)
     torch.testing.assert_close(flatten_map(x)[0, :, 0], torch.arange(6.0))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_self_attention_is_torchs(masked):
+    torch.manual_seed(1)
+    theirs = nn.MultiheadAttention(12, 3, batch_first=True)
+    torch.manual_seed(1)
+    ours = SelfAttention(12, 3, 0.0)
+    state = theirs.state_dict()
+    assert state.keys() == ours.state_dict().keys()
+    assert all(torch.equal(state[name], tensor) for name, tensor in ours.state_dict().items())
+    with torch.no_grad():
+        ours.in_proj_bias.normal_(), theirs.in_proj_bias.copy_(ours.in_proj_bias)
+    query, value = torch.randn(2, 2, 7, 12)
+    blocked = torch.rand(7, 7) < 0.4
+    blocked = blocked.fill_diagonal_(False) if masked else None
+    expected, _ = theirs(query, query, value, attn_mask=blocked, need_weights=False)
+    torch.testing.assert_close(ours(query, value, blocked), expected, atol=1e-6, rtol=0)
+
+
+def test_self_attention_drops_in_training_alone():
+    attention = SelfAttention(8, 2, 0.5)
+    x = torch.randn(1, 6, 8)
+    torch.testing.assert_close(attention.eval()(x, x), attention(x, x))
+    assert not torch.equal(attention.train()(x, x), attention(x, x))

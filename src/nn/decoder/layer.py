@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...ops.deformable import Sampling
-from ..layers import MLP, Activation, make_activation
+from ..layers import MLP, Activation, SelfAttention, make_activation
 from .attention import DeformableAttention
 
 FLOAT16_MAX = 65504.0
@@ -77,7 +77,7 @@ class DecoderLayer(nn.Module):
     def __init__(self, sizes: LayerSizes) -> None:
         super().__init__()
         dim = sizes.hidden_dim
-        self.self_attn = nn.MultiheadAttention(dim, sizes.nhead, sizes.dropout, batch_first=True)
+        self.self_attn = SelfAttention(dim, sizes.nhead, sizes.dropout)
         self.norm1 = nn.LayerNorm(dim)
         self.cross_attn = DeformableAttention(dim, sizes.nhead, sizes.num_points, sizes.sampling)
         if sizes.use_gateway:
@@ -115,9 +115,7 @@ class DecoderLayer(nn.Module):
         Returns:
             [B, Q, D].
         """
-        query = x + position
-        attended, _ = self.self_attn(query, query, x, attn_mask=blocked, need_weights=False)
-        x = self.norm1(x + self.dropout(attended))
+        x = self.norm1(x + self.dropout(self.self_attn(x + position, x, blocked)))
         read = self.dropout(self.cross_attn(x + position, reference_cxcywh, values, shapes_hw))
         x = self.norm2(x + read) if self.gateway is None else self.gateway(x, read)
         grown = self.linear2(self.dropout(self.act(self.linear1(x))))
