@@ -56,18 +56,16 @@ MODES = (
 def kept_bytes(model: nn.Module, run: Callable[[], object]) -> int:
     """Bytes that autograd keeps of `run` for its backward pass: each storage once, none of the model's."""
     own = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
-    kept: dict[int, int] = {}
+    kept: dict[int, torch.UntypedStorage] = {}  # held, so that no later one takes its place
 
-    def keep(tensor: Tensor) -> Tensor:
+    def keep(tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+            kept[storage.data_ptr()] = storage
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        result = run()  # held until it is counted, so that no storage takes another's place
-    del result
-    return sum(kept.values())
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing):
+        run()
+    return sum(storage.nbytes() for storage in kept.values())
 
 
 class Trainee:
