@@ -29,10 +29,11 @@ from .nn.dfine import DFINE
 from .nn.encoder import HybridEncoder
 from .nn.postprocessor import DFINEPostProcessor
 from .solver.checkpoint import read_checkpoint
+from .solver.checkpoint_folder import CheckpointFolder
 from .solver.evaluate import Evaluation
 from .solver.logs import make_folder, setup_logging
 from .solver.precision import choose_precision
-from .solver.resume import stored_seed
+from .solver.resume import newest_checkpoint, stored_seed
 from .solver.trainer import Trainer, TrainingParts
 from .solver.weights import class_names, covers, load_model, tune_model
 from .structures import ClassNames
@@ -210,12 +211,29 @@ def _tune(model: DFINE, path: Path, classes: ClassNames) -> None:
 def train(
     experiment: Experiment, device: torch.device, *, resume: str | None = None, tune: str | None = None
 ) -> None:
-    """Train to the end of the run's last epoch."""
-    experiment = _seeded(experiment, resume)
+    """Train to the end of the run.
+
+    Args:
+        experiment: What to train.
+        device: Where.
+        resume: Checkpoint to go on from; "auto" takes the newest good one of `output_dir`, or starts anew
+            where there is none. Workers that torchrun started again do so by themselves.
+        tune: Checkpoint whose weights to start from.
+    """
     setup_logging(None)
+    if resume == "auto" or distributed.restart_count() > 0:
+        newest = newest_checkpoint(
+            CheckpointFolder(Path(experiment.output_dir), keep=experiment.checkpoint_keep)
+        )
+        # a worker that died before the first checkpoint starts as it did
+        resume, tune = (newest, None) if newest else (None if resume == "auto" else resume, tune)
+    experiment = _seeded(experiment, resume)
     trainer = build_trainer(experiment, device, resume=resume, tune=tune)
     # only now: a run that cannot start leaves nothing behind
-    setup_logging(make_folder(experiment.output_dir))
+    folder = make_folder(experiment.output_dir)
+    if distributed.is_main() and (resume is None or Path(resume).resolve().parent != folder.resolve()):
+        trainer.files.set_aside()
+    setup_logging(folder)
     trainer.fit()
 
 

@@ -118,6 +118,24 @@ def bad_words(losses: Mapping[str, float], gradients: Sequence[str]) -> str:
     return f"not finite are {len(bad)} losses{_first(bad)} and {len(gradients)} gradients{_first(gradients)}"
 
 
+def why_stopped(bad: BadStep, limit: int, *, dump: Path, newest: Path) -> str:
+    """What a user reads when `limit` steps in a row were skipped, `bad` the last of them.
+
+    Args:
+        bad: The step.
+        limit: The setting.
+        dump: The file that holds it.
+        newest: The run's newest checkpoint.
+    """
+    pictures = [i for batch in bad.batches for i in batch.targets.image_ids]
+    return (
+        f"{limit} steps in a row were skipped (max_bad_steps), the last one step {bad.step} with pictures "
+        f"{pictures}: {bad_words(bad.losses, bad.gradients)}. {dump} holds it, and `python "
+        f"tools/replay_step.py {dump}` repeats it. Go on from {newest} with a lower learning rate "
+        "(-u optimizer.lr=...) or without --use-amp"
+    )
+
+
 def _first(words: Sequence[str]) -> str:
     more = ", ..." if len(words) > NUM_TOLD else ""
     return f" ({', '.join(words[:NUM_TOLD])}{more})" if words else ""

@@ -46,16 +46,23 @@ class Evaluation:
 
     @torch.inference_mode()
     def __call__(
-        self, model: nn.Module, precision: Precision, *, num_pictures: int = 0
+        self,
+        model: nn.Module,
+        precision: Precision,
+        *,
+        num_pictures: int = 0,
+        before_batch: Callable[[], None] | None = None,
     ) -> tuple[CocoMetrics, list[Image.Image]]:
         """COCO's numbers for `model` (in evaluation mode) over all pictures; the same on every rank.
 
         Also the first `num_pictures` of this rank, as the network sees them, with what was found above
-        `SHOWN_ABOVE`.
+        `SHOWN_ABOVE`. `before_batch` may end it by raising.
         """
         self.evaluator.reset()
         pictures: list[Image.Image] = []
         for batch in tqdm(self.loader, desc="evaluate", unit="batch", disable=not is_main(), leave=False):
+            if before_batch is not None:
+                before_batch()
             found = self._detect(model, precision, batch)
             self.evaluator.update(batch.targets.image_ids, found)
             pictures += self._annotated(batch, found, num_pictures - len(pictures))

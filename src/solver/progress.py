@@ -43,15 +43,18 @@ class Progress:
         total: Optimizer steps of the epoch.
         epoch: Number of the epoch, from 0.
         epochs: Epochs of the run, for the time that it will still take.
+        done: Steps of it that an earlier run has done.
         seconds_between_lines: How often a line is logged where there is no terminal.
     """
 
-    def __init__(self, *, total: int, epoch: int, epochs: int, seconds_between_lines: float = 30.0) -> None:
+    def __init__(
+        self, *, total: int, epoch: int, epochs: int, done: int = 0, seconds_between_lines: float = 30.0
+    ) -> None:
         self.total = total
         self.epoch = epoch
         self.epochs = epochs
         self.seconds_between_lines = seconds_between_lines
-        self.steps = 0
+        self.steps = self._done_before = done
         self.images = 0
         self.loss: float | None = None
         self.lr: float | None = None
@@ -60,6 +63,7 @@ class Progress:
         self._terminal = self._main and sys.stderr.isatty()
         self._bar: tqdm[Any] = tqdm(
             total=total,
+            initial=done,
             desc=f"epoch {epoch + 1}/{epochs}",
             bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
             mininterval=0.5,
@@ -93,9 +97,10 @@ class Progress:
         elapsed = max(time.monotonic() - self._started, 1e-9)
         parts = [] if self.loss is None else [f"loss {self.loss:.4f}"]
         parts += [] if self.lr is None else [f"lr {self.lr:.3g}"]
-        if self.steps:
+        own_steps = self.steps - self._done_before
+        if own_steps:
             left = self.total * (self.epochs - self.epoch) - self.steps
-            eta = timedelta(seconds=round(elapsed / self.steps * left))
+            eta = timedelta(seconds=round(elapsed / own_steps * left))
             parts += [f"{self.images / elapsed:.1f} images/s", f"ETA {eta}"]
         memory = peak_memory()
         parts += [] if memory is None else [f"memory {memory / GIBIBYTE:.2f} GiB"]

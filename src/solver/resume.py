@@ -1,45 +1,78 @@
 """What a checkpoint keeps of a run, and how a run goes on from one."""
 
+import logging
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .. import distributed
 from .checkpoint import read_checkpoint
+from .checkpoint_folder import CheckpointFolder
 from .random_state import random_state, set_random_state
 from .step import TrainingStep
+
+logger = logging.getLogger(__name__)
 
 OWN_SETTINGS = ("initial_lr", "weight_decay", "betas")
 NEEDED = frozenset({"model", "ema", "optimizer", "lr_scheduler", "scaler", "epoch", "best"})
 
 
-def run_state(model: nn.Module, step: TrainingStep, epoch: int, best: dict[str, float]) -> dict[str, Any]:
-    """Everything that changes in a run, after `epoch` epochs, as plain values and tensors."""
+@dataclass
+class RunState:
+    """Where a run stands between two optimizer steps, beside weights and moments.
+
+    Attributes:
+        epoch: Epochs that are done, with their evaluation.
+        step_in_epoch: Optimizer steps done of the next one.
+        best: The numbers of the best evaluation so far, and its `epoch`.
+        stale_evaluations: Evaluations since then.
+        bad_steps: Steps in a row, up to now, whose gradients were not finite.
+        window: This rank's losses [number of losses] of each step since the last line of the log.
+    """
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    stale_evaluations: int = 0
+    bad_steps: int = 0
+    window: list[Tensor] = field(default_factory=list)
+
+
+def stored_state(model: nn.Module, step: TrainingStep, run: RunState, steps_per_epoch: int) -> dict[str, Any]:
+    """Everything that changes in a run, as plain values and tensors; every rank must ask for it at once."""
+    window = None
+    if run.window:  # as long on every rank
+        window = torch.stack(distributed.gather_rows(torch.stack(run.window))).cpu()
     return {
         "model": model.state_dict(),
         "ema": step.ema.state_dict() if step.ema else None,
         "optimizer": step.optimizer.state_dict(),
         "lr_scheduler": step.schedule.state_dict(),
         "scaler": step.scaler.state_dict(),
-        "epoch": epoch,
+        "epoch": run.epoch,
+        "step_in_epoch": run.step_in_epoch,
+        "steps_per_epoch": steps_per_epoch,
         "step": int(step.schedule.last_epoch),
-        "best": best,
+        "best": run.best,
+        "stale_evaluations": run.stale_evaluations,
+        "bad_steps": run.bad_steps,
+        "window": window,
         "rng": random_state(),
     }
 
 
-def restore(path: Path, model: nn.Module, step: TrainingStep) -> tuple[int, dict[str, float]]:
-    """Put `model` and `step` where the checkpoint at `path` left them.
-
-    Returns:
-        The number of epochs done, and the best numbers so far.
+def restore(path: Path, model: nn.Module, step: TrainingStep, steps_per_epoch: int) -> RunState:
+    """Put `model` and `step` where the checkpoint at `path` left them, and say where that is.
 
     Raises:
-        ValueError: The file holds weights only, or is of another model or other parameter groups.
+        ValueError: The file holds weights only, is of another model or other parameter groups, or lies inside
+            an epoch of another number of steps.
     """
     checkpoint = read_checkpoint(path)
     missing = sorted(NEEDED - checkpoint.keys())
@@ -48,6 +81,46 @@ def restore(path: Path, model: nn.Module, step: TrainingStep) -> tuple[int, dict
             f"{path} holds no {', '.join(missing)}: training cannot go on from it; "
             "start from its weights with -t instead of -r"
         )
+    inside = int(checkpoint.get("step_in_epoch", 0))
+    if inside and checkpoint["steps_per_epoch"] != steps_per_epoch:
+        raise ValueError(
+            f"{path} was written inside an epoch of {checkpoint['steps_per_epoch']} steps, and an epoch has "
+            f"{steps_per_epoch} now: go on with the training set, total_batch_size and accumulate_steps of "
+            "config.yml beside it, or take its weights alone with -t"
+        )
+    _load(path, checkpoint, model, step)
+    if distributed.is_main() and "rng" in checkpoint:  # a step's draws are seeded anew, on every rank
+        set_random_state(checkpoint["rng"])
+    return RunState(
+        epoch=int(checkpoint["epoch"]),
+        step_in_epoch=inside,
+        best=dict(checkpoint["best"]),
+        stale_evaluations=int(checkpoint.get("stale_evaluations", 0)),
+        bad_steps=int(checkpoint.get("bad_steps", 0)),
+        window=_own_window(checkpoint.get("window"), model),
+    )
+
+
+def newest_checkpoint(files: CheckpointFolder) -> str | None:
+    """The newest undamaged checkpoint of a run's folder, the same on every rank; None where there is none.
+
+    Raises:
+        ValueError: All are damaged, or the ranks do not see the same one.
+    """
+    found, folder = files.newest_good(), files.folder
+    step = -1 if found is None else int(found[1].get("step", -1))
+    if distributed.broadcast_int(step) != step:
+        raise ValueError(
+            f"{folder} holds another newest checkpoint here than on the main process: put output_dir on a "
+            "file system that all nodes share, or name a checkpoint with -r"
+        )
+    if found is None:
+        logger.info("there is no checkpoint in %s yet: the run starts from its beginning", folder)
+        return None
+    return str(found[0])
+
+
+def _load(path: Path, checkpoint: Mapping[str, Any], model: nn.Module, step: TrainingStep) -> None:
     groups = step.optimizer.param_groups, checkpoint["optimizer"]["param_groups"]
     now, then = ([group.get("param_names") for group in side] for side in groups)
     try:
@@ -69,9 +142,15 @@ def restore(path: Path, model: nn.Module, step: TrainingStep) -> tuple[int, dict
     step.schedule.base_lrs = own_rates
     if checkpoint["scaler"] and step.scaler.is_enabled():
         step.scaler.load_state_dict(checkpoint["scaler"])
-    if distributed.is_main() and "rng" in checkpoint:  # its own; the other ranks' draws stay apart
-        set_random_state(checkpoint["rng"])
-    return int(checkpoint["epoch"]), dict(checkpoint["best"])
+
+
+def _own_window(stored: Tensor | None, model: nn.Module) -> list[Tensor]:
+    """This rank's part of [ranks, steps, losses]; the mean where another number of ranks wrote it."""
+    if stored is None:
+        return []
+    of_as_many = len(stored) == distributed.world_size()
+    own = stored[distributed.rank()] if of_as_many else stored.mean(0)
+    return list(own.to(next(model.parameters()).device))
 
 
 def stored_seed(checkpoint: Mapping[str, Any]) -> int | None:

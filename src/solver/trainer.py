@@ -1,7 +1,7 @@
 """The training run: stages, epochs, checkpoints, and what is said of them."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,23 +14,27 @@ from .. import distributed
 from ..core import Experiment
 from ..data import TrainLoader, draw_size, sizes_for, to_device_images
 from ..data.seeds import seed_of
+from ..door import Interrupted
 from ..evaluation import CocoMetrics
 from ..nn.sync_norm import synchronise_batch_norm
-from ..optim import ModelEMA, Rule, build_schedule, groups_table, parameter_groups
+from ..optim import groups_table
 from ..structures import Batch, ClassNames
-from .checkpoint import read_checkpoint, save_checkpoint
+from .bad_step import bad_step, why_stopped, write_bad_step
+from .checkpoint import read_checkpoint
+from .checkpoint_folder import CheckpointFolder
 from .evaluate import Evaluation
+from .interrupt import StopRequest
 from .logs import Progress, make_folder
+from .optimization import build_step
 from .precision import choose_precision
 from .recorder import Recorder
-from .resume import restore, run_state
+from .resume import RunState, restore, stored_state
 from .stages import Stage, plan_stages, release_backbone, stages_table
-from .step import Criterion, StepResult, TrainingStep
+from .step import Criterion, StepResult
+from .summary import closing_words
 from .weights import model_state
 
 logger = logging.getLogger(__name__)
-
-MAX_BAD_STEPS = 20
 
 
 class TrainingParts(NamedTuple):
@@ -45,7 +49,11 @@ class TrainingParts(NamedTuple):
 
 
 class Trainer:
-    """Trains a model through its stages, and keeps `last.pth` and `best.pth` in `output_dir`."""
+    """Trains a model through its stages, and keeps its newest and its best checkpoint in `output_dir`.
+
+    A run that is stopped and resumed gives the weights, and the log, of one that was not: what a step draws
+    is a function of (seed, step, rank), and the checkpoint holds the rest.
+    """
 
     def __init__(self, settings: Experiment, parts: TrainingParts, device: torch.device) -> None:
         self.settings = settings
@@ -55,7 +63,9 @@ class Trainer:
         self.model = parts.model.to(device)
         if settings.sync_bn and distributed.world_size() > 1:
             self.model = synchronise_batch_norm(self.model, device)
-        self.precision = choose_precision(device, use_amp=settings.use_amp, dtype=settings.amp.dtype)
+        self.precision = choose_precision(
+            device, use_amp=settings.use_amp, dtype=settings.amp.dtype, opt_level=settings.amp.opt_level
+        )
         backbone = self.model.backbone
         self.stages = plan_stages(
             settings.stages,
@@ -79,46 +89,12 @@ class Trainer:
                 f"{len(parts.loader)} batches an epoch, under accumulate_steps={settings.accumulate_steps}: "
                 "lower accumulate_steps or train_dataloader.total_batch_size"
             )
-        self.step = self._build_step()
-        self.epoch = 0
-        self.best: dict[str, float] = {}
+        self.step = build_step(
+            settings, self.model, parts.criterion, self.precision, steps_per_epoch=self.steps_per_epoch
+        )
+        self.files = CheckpointFolder(self.output_dir, keep=settings.checkpoint_keep)
+        self.run = RunState()
         self.best_checkpoint: Path | None = None
-        self.bad_steps = 0
-
-    def _build_step(self) -> TrainingStep:
-        s = self.settings
-        rules = [Rule(r.params, r.lr, r.weight_decay) for r in s.optimizer.params]
-        groups = parameter_groups(
-            self.model,
-            rules,
-            lr=s.optimizer.lr,
-            weight_decay=s.optimizer.weight_decay,
-            layer_decay=s.optimizer.layer_decay,
-        )
-        optimizer = torch.optim.AdamW(groups, lr=s.optimizer.lr, betas=s.optimizer.betas, fused=True)
-        warmup = s.lr_warmup_scheduler
-        schedule = build_schedule(
-            optimizer,
-            total_steps=s.epochs * self.steps_per_epoch,
-            steps_per_epoch=self.steps_per_epoch,
-            kind=s.lr_scheduler.type,
-            milestones=s.lr_scheduler.milestones,
-            gamma=s.lr_scheduler.gamma,
-            flat_epochs=s.lr_scheduler.flat_epochs,
-            no_aug_epochs=s.lr_scheduler.no_aug_epochs,
-            warmup=warmup.type if warmup else None,
-            warmup_steps=warmup.warmup_duration if warmup else 0,
-        )
-        ema = ModelEMA(self.model, decay=s.ema.decay, warmups=s.ema.warmups) if s.use_ema else None
-        return TrainingStep(
-            self.model,
-            self.parts.criterion,
-            optimizer,
-            schedule,
-            ema,
-            self.precision,
-            clip_max_norm=s.clip_max_norm,
-        )
 
     @property
     def global_step(self) -> int:
@@ -126,62 +102,103 @@ class Trainer:
         return int(self.step.schedule.last_epoch)
 
     def fit(self) -> CocoMetrics | None:
-        """Train from the current epoch to the last; the last evaluation's numbers, if one was made."""
+        """Train from where the run stands to its end; the last evaluation's numbers, if one was made.
+
+        Raises:
+            Interrupted: SIGTERM or SIGINT asked to stop; a checkpoint of this moment is written.
+        """
         if distributed.is_main():
             make_folder(self.output_dir)
             (self.output_dir / "config.yml").write_text(self.parts.config_text)
         logger.info("parameter groups\n%s", groups_table(self.step.optimizer.param_groups))
         logger.info("training plan, %d steps an epoch\n%s", self.steps_per_epoch, stages_table(self.stages))
         metrics: CocoMetrics | None = None
-        with Recorder(self.output_dir, self.settings.summary_dir, resume_step=self.global_step) as recorder:
-            for epoch in range(self.epoch, self.settings.epochs):
-                stage = next(s for s in self.stages if s.start <= epoch < s.end)
-                model = self._enter(stage, epoch)
-                self._train_epoch(epoch, stage, model, recorder)
-                self.epoch = epoch + 1
-                metrics = self._evaluate_and_save(epoch, recorder)
+        with (
+            StopRequest() as stop,
+            Recorder(self.output_dir, self.settings.summary_dir, resume_step=self.global_step) as recorder,
+        ):
+            while self.run.epoch < self.settings.epochs and not self._out_of_patience():
+                stage = next(s for s in self.stages if s.start <= self.run.epoch < s.end)
+                self._train_epoch(stage, self._enter(stage), recorder, stop)
+                metrics = self._evaluate_and_save(recorder, stop) or metrics
+        logger.info("%s", closing_words(self.output_dir, self.settings.best_metric, self.run.best))
         return metrics
 
-    def _enter(self, stage: Stage, epoch: int) -> nn.Module:
+    def _out_of_patience(self) -> bool:
+        patience = self.settings.patience
+        over = patience is not None and self.run.stale_evaluations >= patience
+        if over:
+            logger.info("no new best in %d evaluations: the run ends here (patience)", patience)
+        return over
+
+    def _enter(self, stage: Stage) -> nn.Module:
         """Put the stage's rules in force; the model to call, wrapped for what trains now."""
-        decay = stage.ema_restart_decay if epoch == stage.start and self.step.ema is not None else None
-        if decay is not None and self.best_checkpoint is not None and distributed.is_main():
-            self.model.load_state_dict(model_state(read_checkpoint(self.best_checkpoint))[0])
+        epoch, ema = self.run.epoch, self.step.ema
+        begins = epoch == stage.start and self.run.step_in_epoch == 0
+        decay = stage.ema_restart_decay if begins and ema is not None else None
+        best = self.best_checkpoint
+        if decay is not None and best is not None and distributed.is_main():
+            self.model.load_state_dict(model_state(read_checkpoint(best))[0])
         release_backbone(self.model, stage, self.step.optimizer, self.step.schedule)
-        self.parts.loader.set_epoch(epoch, strong_augmentation=stage.strong_augmentation)
+        self.parts.loader.set_epoch(
+            epoch,
+            strong_augmentation=stage.strong_augmentation,
+            start_batch=self.run.step_in_epoch * self.settings.accumulate_steps,
+        )
         self.model.train()
+        self.step.enter_epoch()
         # wrapped anew each epoch: a parameter frozen at wrapping would never be synchronised later.
         # Wrapping gives every rank the main one's weights.
-        alone = distributed.world_size() == 1
-        model = self.model if alone else DistributedDataParallel(self.model, gradient_as_bucket_view=True)
-        if decay is not None and self.step.ema is not None:
-            self.step.ema.restart(decay, from_model=self.model)
-            source = self.best_checkpoint or "the current weights: there is no best checkpoint yet"
+        model = self.step.callee
+        if distributed.world_size() > 1:
+            model = DistributedDataParallel(model, gradient_as_bucket_view=True)
+        if decay is not None and ema is not None:
+            ema.restart(decay, from_model=self.model)
+            source = best or "the current weights: there is no best checkpoint yet"
             logger.info("the average starts anew with decay %g, from %s", decay, source)
         return model
 
-    def _train_epoch(self, epoch: int, stage: Stage, model: nn.Module, recorder: Recorder) -> None:
-        window: list[Tensor] = []
-        with Progress(total=self.steps_per_epoch, epoch=epoch, epochs=self.settings.epochs) as progress:
-            for i, batches in enumerate(self._accumulated()):
+    def _train_epoch(self, stage: Stage, model: nn.Module, recorder: Recorder, stop: StopRequest) -> None:
+        s, run = self.settings, self.run
+        bar = Progress(total=self.steps_per_epoch, epoch=run.epoch, epochs=s.epochs, done=run.step_in_epoch)
+        with bar as progress:
+            for batches in self._accumulated():
                 size = self._draw_size(stage)
                 # a function of (seed, step, rank): a resumed run draws the same
-                torch.manual_seed(seed_of(self.settings.seed or 0, self.global_step, distributed.rank()))
+                seed = seed_of(s.seed or 0, self.global_step, distributed.rank())
+                distributed.seed_everything(seed)
                 result = self.step(model, self.model, [self._to_device(batch, size) for batch in batches])
-                self._check(result, batches)
-                window.append(result.losses)
+                run.bad_steps = 0 if result.finite else run.bad_steps + 1
+                if run.bad_steps:
+                    self._tell_bad_step(result, batches, size, seed)
+                run.step_in_epoch += 1
+                run.window.append(result.losses)
                 progress.advance(images=sum(b.images.shape[0] for b in batches) * distributed.world_size())
-                if (i + 1) % self.settings.print_freq == 0 or i == self.steps_per_epoch - 1:
-                    values = distributed.mean_over_ranks(torch.stack(window).mean(0)).tolist()
-                    window.clear()
-                    rates = [float(rate) for rate in self.step.schedule.get_last_lr()]
-                    losses = dict(zip(result.names, values, strict=True))
-                    recorder.training(epoch, self.global_step, losses, rates)
-                    progress.describe(loss=sum(values), lr=max(rates))
+                if run.step_in_epoch % s.print_freq == 0 or run.step_in_epoch == self.steps_per_epoch:
+                    self._tell(result.names, recorder, progress)
+                self._save_or_stop(stop)
+
+    def _tell(self, names: Sequence[str], recorder: Recorder, progress: Progress) -> None:
+        values = distributed.mean_over_ranks(torch.stack(self.run.window).mean(0)).tolist()
+        self.run.window.clear()
+        rates = [float(rate) for rate in self.step.schedule.get_last_lr()]
+        recorder.training(self.run.epoch, self.global_step, dict(zip(names, values, strict=True)), rates)
+        progress.describe(loss=sum(values), lr=max(rates))
+
+    def _save_or_stop(self, stop: StopRequest) -> None:
+        """After a step: a checkpoint where one is due, and the end of the run where a signal asked for it."""
+        signal = stop.agreed()
+        every = self.settings.checkpoint_step_freq
+        # the epoch's last step is followed by its evaluation, and that by a checkpoint
+        due = every > 0 and self.global_step % every == 0 and self.run.step_in_epoch < self.steps_per_epoch
+        if due or signal is not None:
+            self._save(last=True)
+        if signal is not None:
+            raise Interrupted(signal)
 
     def _accumulated(self) -> Iterator[list[Batch]]:
         batches = iter(self.parts.loader)
-        for _ in range(self.steps_per_epoch):
+        for _ in range(self.run.step_in_epoch, self.steps_per_epoch):
             yield list(islice(batches, self.settings.accumulate_steps))
 
     def _draw_size(self, stage: Stage) -> tuple[int, int] | None:
@@ -193,61 +210,86 @@ class Trainer:
         moved = batch.to(self.device)
         return to_device_images(moved.images, size_hw), moved.targets
 
-    def _check(self, result: StepResult, batches: list[Batch]) -> None:
-        if result.finite:
-            self.bad_steps = 0
-            return
-        self.bad_steps += 1
+    def _tell_bad_step(
+        self, result: StepResult, batches: list[Batch], size_hw: tuple[int, int] | None, seed: int
+    ) -> None:
+        """Say which step was skipped; after too many in a row keep it in a file of this rank, and stop."""
+        run, limit = self.run, self.settings.max_bad_steps
         ids = [i for batch in batches for i in batch.targets.image_ids]
         logger.warning(
-            "step %d: gradients are not finite, nothing was updated; pictures %s", self.global_step, ids
+            "step %d is skipped, number %d in a row: losses or gradients are not finite; pictures %s",
+            *(self.global_step, run.bad_steps, ids),
         )
-        if self.bad_steps >= MAX_BAD_STEPS:
-            raise ValueError(
-                f"{MAX_BAD_STEPS} steps in a row had non-finite gradients, the last step {self.global_step} "
-                f"with pictures {ids}. {self.output_dir / 'last.pth'} holds the last good epoch: resume from "
-                "it with a lower learning rate (-u optimizer.lr=...) or without --use-amp"
-            )
+        if run.bad_steps < limit:
+            return
+        bad = bad_step(
+            self.model,
+            self.step,
+            result,
+            batches,
+            size_hw=size_hw,
+            epoch=run.epoch,
+            seed=seed,
+            config=self.parts.config_text,
+        )
+        dump = self.output_dir / f"bad_step_{distributed.rank()}.pth"
+        write_bad_step(dump, bad)
+        raise ValueError(why_stopped(bad, limit, dump=dump, newest=self.files.last))
 
-    def _evaluate_and_save(self, epoch: int, recorder: Recorder) -> CocoMetrics | None:
-        s = self.settings
-        last_epoch = epoch == s.epochs - 1
+    def _evaluate_and_save(self, recorder: Recorder, stop: StopRequest) -> CocoMetrics | None:
+        s, run = self.settings, self.run
+        last_epoch = run.epoch == s.epochs - 1
         metrics: CocoMetrics | None = None
         improved = False
-        if last_epoch or (epoch + 1) % s.eval_every == 0:
-            self.model.eval()
-            evaluated = self.step.ema.module if self.step.ema else self.model
-            metrics, pictures = self.parts.evaluation(evaluated, self.precision, num_pictures=4)
-            value = metrics.numbers()[s.best_metric]
-            improved = value > self.best.get(s.best_metric, float("-inf"))
-            if improved:
-                self.best = {**metrics.numbers(), "epoch": epoch}
-                self.best_checkpoint = self.output_dir / "best.pth"
-            recorder.evaluation(epoch, self.global_step, metrics, pictures)
-            best = self.best.get(s.best_metric, value)
-            told = (epoch, metrics.AP, metrics.AP50, s.best_metric, best)
-            logger.info("epoch %d: AP %.4f, AP50 %.4f; best %s %.4f", *told)
-        if distributed.is_main():
-            self._save(best=improved, last=last_epoch or (epoch + 1) % s.checkpoint_freq == 0)
-        distributed.barrier()
+        if last_epoch or (run.epoch + 1) % s.eval_every == 0:
+            metrics, improved = self._evaluate(recorder, stop)
+        run.epoch, run.step_in_epoch = run.epoch + 1, 0
+        self._save(best=improved, last=last_epoch or run.epoch % s.checkpoint_freq == 0)
         return metrics
 
-    def _save(self, *, best: bool, last: bool) -> None:
-        state = run_state(self.model, self.step, self.epoch, self.best)
+    def _evaluate(self, recorder: Recorder, stop: StopRequest) -> tuple[CocoMetrics, bool]:
+        """This epoch's numbers, and whether they are the best so far."""
+
+        def heed() -> None:
+            if (signal := stop.local()) is not None:  # ranks differ in batches: no agreement is needed here
+                self._save(last=True)
+                raise Interrupted(signal)
+
+        s, run = self.settings, self.run
+        self.model.eval()
+        evaluated = self.step.ema.module if self.step.ema else self.model
+        metrics, pictures = self.parts.evaluation(
+            evaluated, self.precision, num_pictures=4, before_batch=heed
+        )
+        value = metrics.numbers()[s.best_metric]
+        improved = value > run.best.get(s.best_metric, float("-inf"))
+        run.stale_evaluations = 0 if improved else run.stale_evaluations + 1
+        if improved:
+            run.best = {**metrics.numbers(), "epoch": run.epoch}
+            self.best_checkpoint = self.files.best
+        recorder.evaluation(run.epoch, self.global_step, metrics, pictures)
+        told = (run.epoch, metrics.AP, metrics.AP50, s.best_metric, run.best.get(s.best_metric, value))
+        logger.info("epoch %d: AP %.4f, AP50 %.4f; best %s %.4f", *told)
+        return metrics, improved
+
+    def _save(self, *, best: bool = False, last: bool = False) -> None:
+        """Write checkpoints; all ranks call it, since those with a log window open give their part of it."""
+        state = stored_state(self.model, self.step, self.run, self.steps_per_epoch)
         state["classes"] = {"names": list(self.parts.classes.names), "ids": list(self.parts.classes.ids)}
         state["config"] = self.parts.config_text
-        if best:
-            save_checkpoint(self.output_dir / "best.pth", state)
-        if last:
-            save_checkpoint(self.output_dir / "last.pth", state)
+        if best and distributed.is_main():
+            self.files.save_best(state)
+        if last and distributed.is_main():
+            self.files.save_last(state)
 
     def resume(self, path: Path) -> None:
-        """Go on after the epoch that the checkpoint at `path` ended.
+        """Go on from the checkpoint at `path`, wherever in an epoch it was written.
 
         Raises:
-            ValueError: The file holds weights only, or is of another model or other parameter groups.
+            ValueError: The file holds weights only, or does not fit this experiment.
         """
-        self.epoch, self.best = restore(path, self.model, self.step)
-        beside = path.parent / "best.pth"
-        self.best_checkpoint = beside if self.best and beside.exists() else None
-        logger.info("resumed from %s: epoch %d of %d is next", path, self.epoch, self.settings.epochs)
+        self.run = restore(path, self.model, self.step, self.steps_per_epoch)
+        beside = path.with_name("best.pth")
+        self.best_checkpoint = beside if self.run.best and beside.exists() else None
+        where = (path, self.run.epoch, self.settings.epochs, self.run.step_in_epoch, self.steps_per_epoch)
+        logger.info("resumed from %s: epoch %d of %d is next, %d of its %d steps are done", *where)

@@ -1,0 +1,51 @@
+"""From the settings of an experiment to the optimizer step that they describe."""
+
+import torch
+from torch import nn
+
+from ..core import Experiment
+from ..optim import ModelEMA, Rule, build_schedule, parameter_groups
+from .precision import Precision
+from .step import Criterion, TrainingStep
+
+
+def build_step(
+    settings: Experiment,
+    model: nn.Module,
+    criterion: Criterion,
+    precision: Precision,
+    *,
+    steps_per_epoch: int,
+) -> TrainingStep:
+    """Optimizer, schedule and average for `model`, which is already where it trains.
+
+    Raises:
+        ValueError: A rule of the parameter groups, or a number of the schedule, does not fit.
+    """
+    optimizer, falls, rises = settings.optimizer, settings.lr_scheduler, settings.lr_warmup_scheduler
+    groups = parameter_groups(
+        model,
+        [Rule(rule.params, rule.lr, rule.weight_decay) for rule in optimizer.params],
+        lr=optimizer.lr,
+        weight_decay=optimizer.weight_decay,
+        layer_decay=optimizer.layer_decay,
+    )
+    adamw = torch.optim.AdamW(groups, lr=optimizer.lr, betas=optimizer.betas, fused=True)
+    schedule = build_schedule(
+        adamw,
+        total_steps=settings.epochs * steps_per_epoch,
+        steps_per_epoch=steps_per_epoch,
+        kind=falls.type,
+        milestones=falls.milestones,
+        gamma=falls.gamma,
+        flat_epochs=falls.flat_epochs,
+        no_aug_epochs=falls.no_aug_epochs,
+        warmup=rises.type if rises else None,
+        warmup_steps=rises.warmup_duration if rises else 0,
+    )
+    ema = None
+    if settings.use_ema:
+        ema = ModelEMA(model, decay=settings.ema.decay, warmups=settings.ema.warmups)
+    return TrainingStep(
+        model, criterion, adamw, schedule, ema, precision, clip_max_norm=settings.clip_max_norm
+    )

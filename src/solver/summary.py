@@ -1,0 +1,25 @@
+"""What a run says at its end: what is best, where it is, and what to do with it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def closing_words(output_dir: Path, metric: str, best: Mapping[str, float]) -> str:
+    """The best evaluation, the files, and the commands that test and export them.
+
+    Args:
+        output_dir: Folder of the run.
+        metric: The number that decided what is best.
+        best: The numbers of the best evaluation and its epoch; empty where there was none.
+    """
+    config = output_dir / "config.yml"
+    if not best:
+        return f"the run is over without an evaluation; its weights are in {output_dir / 'last.pth'}"
+    numbers = ", ".join(f"{name} {best[name]:.4f}" for name in dict.fromkeys((metric, "AP", "AP50")))
+    return (
+        f"the run is over; best in epoch {best['epoch']:g}: {numbers}\n"
+        f"  weights  {output_dir / 'best.pth'} (the newest: {output_dir / 'last.pth'})\n"
+        f"  curves   {output_dir / 'curves.png'}, numbers in {output_dir / 'metrics.jsonl'}\n"
+        f"  test     python train.py -c {config} --test-only -r {output_dir / 'best.pth'}\n"
+        f"  export   python tools/deployment/export_onnx.py -c {config} -r {output_dir / 'best.pth'}"
+    )

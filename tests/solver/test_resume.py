@@ -1,0 +1,166 @@
+"""Runs that are stopped anywhere and go on: they end as one that was never disturbed, bit by bit."""
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from src import assembly
+from src.door import Interrupted
+from src.solver.evaluate import Evaluation
+from src.solver.trainer import Trainer
+
+Config = Callable[..., Path]
+CPU = torch.device("cpu")
+STEPS_PER_EPOCH = 4
+PLAN: dict[str, Any] = {
+    "epochs": 4,
+    "print_freq": 3,
+    "checkpoint_step_freq": 0,
+    "eval_every": 2,
+    "multi_scale": {"base_size_repeat": 1},
+    "stages": [
+        {"start": 0, "backbone": "frozen"},
+        {"start": 1, "unfreeze_blocks": 2},
+        {"start": 3, "strong_augmentation": False, "multi_scale": False, "ema_restart_decay": 0.8},
+    ],
+}
+
+
+def train(config: Path, output: Path, *overrides: str, resume: str | None = None) -> Path:
+    assembly.train(assembly.load(config, [f"output_dir={output}", *overrides]), CPU, resume=resume)
+    return output
+
+
+def same(one: Any, two: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, two)
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(same(one[key], two[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(two) and all(map(same, one, two))
+    return bool(one == two)
+
+
+def assert_ended_alike(one: Path, two: Path) -> None:
+    states = [torch.load(folder / "last.pth", weights_only=True) for folder in (one, two)]
+    kept = ("model", "ema", "optimizer", "lr_scheduler", "scaler", "epoch", "step", "best")
+    assert [key for key in kept if not same(states[0][key], states[1][key])] == []
+    assert (one / "metrics.jsonl").read_text() == (two / "metrics.jsonl").read_text()
+
+
+@pytest.fixture(scope="session")
+def finished() -> dict[str, Path]:
+    return {}
+
+
+@pytest.fixture
+def whole(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory, finished: dict[str, Path]) -> Path:
+    """The run of PLAN that nothing disturbs, made once."""
+    if "whole" not in finished:
+        finished["whole"] = train(tiny_config(**PLAN), tmp_path_factory.mktemp("whole"))
+    return finished["whole"]
+
+
+def ask_to_stop_in_step(patch: pytest.MonkeyPatch, step: int, asked: int = signal.SIGTERM) -> None:
+    save_or_stop = Trainer._save_or_stop
+
+    def interrupted(self: Trainer, *rest: Any) -> None:
+        if self.global_step == step:
+            os.kill(os.getpid(), asked)
+        save_or_stop(self, *rest)
+
+    patch.setattr(Trainer, "_save_or_stop", interrupted)
+
+
+def test_a_run_stopped_after_every_step_ends_as_an_undisturbed_one(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Path
+) -> None:
+    config = tiny_config(**PLAN)
+    cut = tmp_path / "cut"
+    for step in range(1, PLAN["epochs"] * STEPS_PER_EPOCH + 1):
+        with monkeypatch.context() as patch, pytest.raises(Interrupted):
+            ask_to_stop_in_step(patch, step)
+            workers = f"train_dataloader.num_workers={step % 5 == 0:d}"
+            train(config, cut, workers, resume="auto")
+        assert torch.load(cut / "last.pth", weights_only=True)["step"] == step
+    train(config, cut, resume="auto")
+    assert_ended_alike(cut, whole)
+
+
+def test_a_run_stopped_in_its_evaluation_ends_as_an_undisturbed_one(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Path
+) -> None:
+    config = tiny_config(**PLAN)
+    cut = tmp_path / "cut"
+    detect = Evaluation._detect
+
+    def interrupted(self: Evaluation, *rest: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return detect(self, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(Evaluation, "_detect", interrupted)
+        train(config, cut)
+    train(config, cut, resume="auto")
+    assert_ended_alike(cut, whole)
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    tiny_config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture, whole: Path
+) -> None:
+    config = tiny_config(**PLAN)
+    cut = tmp_path / "cut"
+    shutil.copytree(whole, cut)
+    spoilt = bytearray((cut / "last.pth").read_bytes())
+    spoilt[len(spoilt) // 2] ^= 4
+    (cut / "last.pth").write_bytes(spoilt)
+    train(config, cut, resume="auto")
+    assert any("damaged" in record.message and "last.1.pth" in record.message for record in caplog.records)
+    assert_ended_alike(cut, whole)
+
+
+def test_auto_without_a_checkpoint_starts_anew(tiny_config: Config, tmp_path: Path) -> None:
+    config = tiny_config(epochs=1)
+    assert_ended_alike(
+        train(config, tmp_path / "auto", resume="auto"), train(config, tmp_path / "plain", resume=None)
+    )
+
+
+def test_a_fresh_start_keeps_the_earlier_runs_files(tiny_config: Config, tmp_path: Path) -> None:
+    config = tiny_config(epochs=1)
+    folder = train(config, tmp_path / "run")
+    earlier = (folder / "best.pth").read_bytes()
+    train(config, folder, "seed=1")
+    assert (folder / "previous-1" / "best.pth").read_bytes() == earlier
+    assert (folder / "best.pth").read_bytes() != earlier
+
+
+def test_inside_an_epoch_another_number_of_steps_is_refused(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config()
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        ask_to_stop_in_step(patch, 1)
+        train(config, tmp_path / "run")
+    with pytest.raises(ValueError, match=r"inside an epoch of 4 steps.*has 2 now"):
+        train(config, tmp_path / "run", "train_dataloader.total_batch_size=8", resume="auto")
+
+
+def test_a_run_without_progress_ends_by_patience(
+    tiny_config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # a rate this small changes no detection: the first evaluation stays the best
+    overrides = ["epochs=9", "patience=2", "optimizer.lr=1e-12", "optimizer.params=[]", "use_ema=False"]
+    caplog.set_level("INFO")
+    folder = train(tiny_config(), tmp_path / "run", *overrides)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines if line["kind"] == "eval"] == [0, 1, 2]
+    told = caplog.messages[-1]
+    assert "best in epoch 0" in told and f"--test-only -r {folder / 'best.pth'}" in told
