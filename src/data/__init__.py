@@ -8,8 +8,8 @@ from .loader import EvalLoader, TrainLoader, build_eval_loader, build_train_load
 from .multi_scale import draw_size, sizes_for, to_device_images
 from .pipeline import TRANSFORMS, Pipeline, build_pipeline
 from .sampler import EvalBatches, TrainBatches
+from .statements import Normalize
 from .synthetic import DemoSettings, write_demo_dataset
-from .transforms import Normalize
 
 __all__ = [
     "TRANSFORMS",

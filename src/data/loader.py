@@ -1,5 +1,6 @@
 """From a dataset to batches, through worker processes."""
 
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -151,10 +152,20 @@ def _data_loader(
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
         multiprocessing_context=method if num_workers else None,
+        worker_init_fn=_leave_interrupts_to_the_main_process,
         # its own generator: else each epoch would draw from torch's global one, and the model's draws would
         # depend on how often a loader was started
         generator=torch.Generator().manual_seed(0),
     )
+
+
+def _leave_interrupts_to_the_main_process(worker: int) -> None:  # noqa: ARG001 (torch passes it)
+    """A terminal's Ctrl-C reaches workers, too; they are ended by the main process, which may want to go on.
+
+    torch sees to the rest: one thread a worker, and that SIGTERM ends it at once, whatever handlers the main
+    process had installed when it was forked.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _iterate(loader: "DataLoader[tuple[Tensor, Target]]") -> Iterator[Batch]:

@@ -12,7 +12,8 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from ..structures import Target
 from . import transforms as t
 from .picture import Picture
-from .transforms import Normalize, Sample
+from .statements import ConvertBoxes, ConvertPILImage, Normalize
+from .transforms import Sample
 
 
 class Transform(Protocol):
@@ -31,9 +32,9 @@ TRANSFORMS: dict[str, type[Transform]] = {
     "RandomHorizontalFlip": t.RandomHorizontalFlip,
     "Resize": t.Resize,
     "PadToSize": t.PadToSize,
-    "ConvertPILImage": t.ConvertPILImage,
-    "Normalize": t.Normalize,
-    "ConvertBoxes": t.ConvertBoxes,
+    "ConvertPILImage": ConvertPILImage,
+    "Normalize": Normalize,
+    "ConvertBoxes": ConvertBoxes,
 }
 
 

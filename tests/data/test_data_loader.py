@@ -1,3 +1,9 @@
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -100,3 +106,47 @@ def test_batches_are_pinned_for_a_gpu(disk):
         pytest.skip("no CUDA device")
     (batch,) = build_train_loader(disk.dataset(), batch_size=3, pin_memory=True)
     assert batch.images.is_pinned() and batch.targets.boxes_cxcywh.is_pinned()
+
+
+INTERRUPTED = """
+    import os, signal, subprocess, sys, torch
+    from src.data import CocoDetection, build_pipeline, build_train_loader
+
+    folder = sys.argv[1]
+    signal.signal(signal.SIGINT, lambda *_: os.write(2, b"interrupted\\n"))
+    signal.signal(signal.SIGTERM, lambda *_: os.write(2, b"terminated\\n"))
+    pipeline = build_pipeline([("Resize", {})], (), (32, 32))
+    dataset = CocoDetection(f"{folder}/images", f"{folder}/instances.json", pipeline)
+    loader = build_train_loader(dataset, batch_size=1, num_workers=2)
+    batches = iter(loader)
+    next(batches)
+    os.killpg(0, signal.SIGINT)
+    print(len(list(batches)))
+    worker = loader._loader._iterator._workers[0]
+    try:
+        subprocess.run(["kill", "-TERM", str(worker.pid)])
+        worker.join(20)
+    except RuntimeError as error:
+        assert "worker" in str(error)
+    worker.join(20)
+    print(worker.exitcode == -signal.SIGTERM)
+    os._exit(0)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forked workers")
+def test_an_interrupt_is_the_main_processs_and_sigterm_ends_a_worker_at_once(make_disk):
+    disk = make_disk(6)
+    disk.write()
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(INTERRUPTED), str(disk.folder)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        start_new_session=True,
+    )
+    assert done.stdout.split() == ["5", "True"], done.stderr
+    assert done.stderr.count("interrupted") == 1 and "terminated" not in done.stderr, done.stderr

@@ -9,10 +9,8 @@ from torchvision.transforms.v2 import functional as F
 
 from src.data import build_pipeline
 from src.data.picture import Picture
+from src.data.statements import ConvertBoxes, ConvertPILImage, Normalize
 from src.data.transforms import (
-    ConvertBoxes,
-    ConvertPILImage,
-    Normalize,
     PadToSize,
     RandomHorizontalFlip,
     RandomIoUCrop,
