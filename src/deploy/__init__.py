@@ -4,7 +4,7 @@ from .export import DeployModel, Exported, export_onnx
 from .metadata import ModelCard
 from .predictor import Prediction, Predictor, find_pictures
 from .results import Summary, predict_folder
-from .runtimes import OnnxRuntime, Runtime, TorchRuntime
+from .runtimes import OnnxRuntime, OpenVinoRuntime, Runtime, TorchRuntime
 from .verify import Agreement, export_verified, verify_onnx
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Exported",
     "ModelCard",
     "OnnxRuntime",
+    "OpenVinoRuntime",
     "Prediction",
     "Predictor",
     "Runtime",

@@ -1,4 +1,4 @@
-"""Packages that only export and ONNX Runtime need."""
+"""Packages that only export and the runtimes of exported files need."""
 
 import importlib
 from types import ModuleType
@@ -15,6 +15,5 @@ def require(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
-        raise ValueError(
-            f"the package '{name}' is not installed; run: pip install -r requirements-export.txt"
-        ) from error
+        listed = "requirements-openvino.txt" if name == "openvino" else "requirements-export.txt"
+        raise ValueError(f"the package '{name}' is not installed; run: pip install -r {listed}") from error

@@ -69,7 +69,8 @@ def evaluation_pipeline(input_hw: tuple[int, int]) -> Pipeline:
 def prepare(images: Sequence[Image.Image], pipeline: Pipeline) -> Tensor:
     """Pictures, RGB of any sizes, as the detector takes them: [N, 3, H, W] float32 in [0, 1]."""
     nothing = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), 0, (0, 0))
-    return to_device_images(torch.stack([pipeline(image, nothing, strong=False)[0] for image in images]))
+    tensors = [pipeline(image, nothing, strong=False)[0] for image in images]
+    return to_device_images(torch.stack(tensors) if len(tensors) > 1 else tensors[0][None])
 
 
 class Predictor:

@@ -1,0 +1,73 @@
+"""OpenVINO gives what PyTorch gives."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.deploy.export import DeployModel, Exported, export_onnx
+from src.deploy.metadata import ModelCard
+from src.deploy.runtimes import OnnxRuntime, OpenVinoRuntime, TorchRuntime
+from src.deploy.verify import compare, pictures
+
+pytest.importorskip("openvino", reason="pip install -r requirements-openvino.txt")
+onnx = pytest.importorskip("onnx", reason="pip install -r requirements-export.txt")
+
+SIZES_HW = torch.tensor([[480, 640], [333, 100], [64, 96]])
+
+
+@pytest.fixture(scope="module")
+def torch_runtime(tiny: DeployModel, card: ModelCard) -> TorchRuntime:
+    return TorchRuntime(tiny.model, tiny.postprocessor, card.classes, card.input_hw)
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_detects_what_pytorch_detects(
+    exported: Exported,
+    tiny: DeployModel,
+    card: ModelCard,
+    torch_runtime: TorchRuntime,
+    tmp_path: Path,
+    batch: int | None,
+) -> None:
+    path = export_onnx(tiny, tmp_path / "fixed.onnx", card, batch=batch).path if batch else exported.path
+    runtime = OpenVinoRuntime(path, num_threads=1)
+    assert (runtime.classes, runtime.input_hw, runtime.batch) == (card.classes, card.input_hw, batch)
+    images = pictures(3, card.input_hw, seed=5)
+    for count in (3, 1):
+        ours = torch_runtime.run(images[:count], SIZES_HW[:count])
+        theirs = runtime.run(images[:count], SIZES_HW[:count])
+        assert compare(ours, theirs).num_compared >= 18 * count
+        for one, other in zip(ours, theirs, strict=True):
+            assert one.dtype == other.dtype
+
+
+def test_what_was_found_outlives_the_next_call(exported: Exported, card: ModelCard) -> None:
+    runtime = OpenVinoRuntime(exported.path, num_threads=1)
+    images = pictures(2, card.input_hw, seed=6)
+    first = runtime.run(images[:1], SIZES_HW[:1])
+    kept = first.scores.clone()
+    runtime.run(images[1:], SIZES_HW[:1])
+    assert torch.equal(first.scores, kept)
+
+
+def test_bfloat16_is_near(exported: Exported, card: ModelCard, torch_runtime: TorchRuntime) -> None:
+    runtime = OpenVinoRuntime(exported.path, num_threads=1, bfloat16=True)
+    images = pictures(3, card.input_hw, seed=5)
+    ours, theirs = torch_runtime.run(images, SIZES_HW), runtime.run(images, SIZES_HW)
+    torch.testing.assert_close(theirs.scores, ours.scores, atol=0.03, rtol=0)
+
+
+def test_files_that_cannot_be_used_are_named(exported: Exported, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(exported.path.read_bytes()[:2000])
+    with pytest.raises(ValueError, match=r"broken\.onnx: OpenVINO cannot read this file"):
+        OpenVinoRuntime(broken)
+    with pytest.raises(ValueError, match=r"absent\.onnx: no such file"):
+        OpenVinoRuntime(tmp_path / "absent.onnx")
+    proto = onnx.load(exported.path)
+    del proto.metadata_props[:]
+    onnx.save(proto, tmp_path / "bare.onnx")
+    for runtime in (OpenVinoRuntime, OnnxRuntime):
+        with pytest.raises(ValueError, match=r"bare\.onnx: its metadata has format_version None"):
+            runtime(tmp_path / "bare.onnx")
