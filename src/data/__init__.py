@@ -1,11 +1,12 @@
 """Pictures and their boxes: from COCO files to batches."""
 
-from .annotations import PackedAnnotations, read_annotations
+from .annotations import read_annotations
 from .coco import CocoDetection
 from .collate import collate
 from .decode import PictureError, decode_rgb
 from .loader import EvalLoader, TrainLoader, build_eval_loader, build_train_loader
 from .multi_scale import draw_size, sizes_for, to_device_images
+from .packed import PackedAnnotations
 from .pipeline import TRANSFORMS, Pipeline, build_pipeline
 from .sampler import EvalBatches, TrainBatches
 from .statements import Normalize

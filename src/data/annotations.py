@@ -1,6 +1,6 @@
-"""COCO's JSON, read into a few packed tensors that the loader's processes share.
+"""COCO's JSON, read and checked.
 
-Legend: M pictures, N objects of the whole file, S bytes of all file names.
+Legend: M pictures, N objects of the whole file.
 """
 
 import json
@@ -8,55 +8,19 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..structures import ClassNames
+from .packed import PackedAnnotations
 
 logger = logging.getLogger(__name__)
 
 MAX_EXAMPLES = 5
 Entry = dict[str, Any]
-
-
-class PackedAnnotations(NamedTuple):
-    """The pictures and training objects of one annotation file.
-
-    Lists of dicts cost every forked worker a private copy (reference counts are written into them), tensors
-    cost it nothing. Crowds are not training objects; the evaluation reads them from the file itself.
-
-    Attributes:
-        image_ids: [M] int64.
-        sizes_hw: [M, 2] int64.
-        name_bytes: [S] uint8, the file names in UTF-8, end to end.
-        name_ends: [M + 1] int64, picture i's name is the bytes from `name_ends[i]` to `name_ends[i + 1]`.
-        boxes_xyxy_px: [N, 4] float32, inside their picture, wider and higher than 0.
-        labels: [N] int64, contiguous from 0.
-        ends: [M + 1] int64, picture i has the objects from `ends[i]` to `ends[i + 1]`.
-        classes: The classes, by label.
-    """
-
-    image_ids: Tensor
-    sizes_hw: Tensor
-    name_bytes: Tensor
-    name_ends: Tensor
-    boxes_xyxy_px: Tensor
-    labels: Tensor
-    ends: Tensor
-    classes: ClassNames
-
-    def file_name(self, index: int) -> str:
-        """The file name of one picture, as the JSON has it."""
-        start, end = self.name_ends[index : index + 2].tolist()
-        return self.name_bytes[start:end].numpy().tobytes().decode()
-
-    def objects(self, index: int) -> tuple[Tensor, Tensor]:
-        """Copies of one picture's boxes [n, 4] and labels [n]."""
-        start, end = self.ends[index : index + 2].tolist()
-        return self.boxes_xyxy_px[start:end].clone(), self.labels[start:end].clone()
 
 
 def read_annotations(
@@ -76,24 +40,45 @@ def read_annotations(
     """
     document = _read_json(path)
     categories = _read_classes(document, path)
-    if classes is not None:
-        _check_same_classes(categories, classes, path)
     images = _read_images(document, path)
     image_ids = [image["id"] for image in images]
     sizes_hw = np.array([(i["height"], i["width"]) for i in images], dtype=np.int64).reshape(-1, 2)
     names = [str(image["file_name"]).encode() for image in images]
-    known = (classes or categories, categories)
-    boxes, labels, owners = _read_objects(document, path, image_ids, sizes_hw, known, drop_empty_boxes)
-    return PackedAnnotations(
+    annotations, position = _read_objects(document, path, image_ids, categories)
+    boxes, kept, dropped = _clip(annotations, position, sizes_hw, path)
+    if dropped and not drop_empty_boxes:
+        raise ValueError(
+            f"{dropped}; correct the JSON, or add -u train_dataloader.dataset.drop_empty_boxes=True"
+        )
+    if dropped:
+        logger.warning("%s; they are left out", dropped)
+    order = kept[np.argsort(position[kept], kind="stable")]
+    label_of = {category_id: k for k, category_id in enumerate(categories.ids)}
+    labels = np.array([label_of[a["category_id"]] for a in annotations], dtype=np.int64)
+    packed = PackedAnnotations(
         image_ids=torch.tensor(image_ids, dtype=torch.int64),
         sizes_hw=torch.from_numpy(sizes_hw),
         name_bytes=torch.from_numpy(np.frombuffer(b"".join(names), dtype=np.uint8).copy()),
         name_ends=_ends(np.array([len(name) for name in names])),
-        boxes_xyxy_px=torch.from_numpy(boxes.astype(np.float32)),
-        labels=torch.from_numpy(labels),
-        ends=_ends(np.bincount(owners, minlength=len(images))),
-        classes=classes or categories,
+        boxes_xyxy_px=torch.from_numpy(boxes[order]),
+        labels=torch.from_numpy(labels[order]),
+        ends=_ends(np.bincount(position[kept], minlength=len(images))),
+        classes=categories,
+        dropped=dropped,
     )
+    return packed if classes is None else follow_classes(packed, classes, path)
+
+
+def follow_classes(packed: PackedAnnotations, classes: ClassNames, path: Path) -> PackedAnnotations:
+    """The same objects with their labels numbered as `classes`, those of the training set.
+
+    Raises:
+        ValueError: The file `path`, which they come from, has other categories.
+    """
+    _check_same_classes(packed.classes, classes, path)
+    label_of = {category_id: k for k, category_id in enumerate(classes.ids)}
+    labels = torch.tensor([label_of[category_id] for category_id in packed.classes.ids])[packed.labels]
+    return packed._replace(labels=labels, classes=classes)
 
 
 def _ends(counts: np.ndarray[Any, Any]) -> Tensor:
@@ -213,40 +198,30 @@ def _place(annotation: Entry) -> str:
 
 
 def _read_objects(
-    document: Entry,
-    path: Path,
-    image_ids: Sequence[int],
-    sizes_hw: np.ndarray[Any, Any],
-    known: tuple[ClassNames, ClassNames],
-    drop_empty_boxes: bool,
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Boxes [N, 4], labels [N] and picture indices [N], sorted by picture (stable)."""
+    document: Entry, path: Path, image_ids: Sequence[int], categories: ClassNames
+) -> tuple[list[Entry], np.ndarray[Any, Any]]:
+    """The N annotations that are no crowds, and the index [N] of each one's picture."""
     annotations: list[Entry] = document["annotations"]
-    classes, categories = known
     _check_references(annotations, path, set(image_ids), categories)
     annotations = [a for a in annotations if not a.get("iscrowd", 0)]
     position = {image_id: k for k, image_id in enumerate(image_ids)}
-    label_of = {category_id: k for k, category_id in enumerate(classes.ids)}
-    owners = np.array([position[a["image_id"]] for a in annotations], dtype=np.int64)
-    labels = np.array([label_of[a["category_id"]] for a in annotations], dtype=np.int64)
+    return annotations, np.array([position[a["image_id"]] for a in annotations], dtype=np.int64)
+
+
+def _clip(
+    annotations: list[Entry], position: np.ndarray[Any, Any], sizes_hw: np.ndarray[Any, Any], path: Path
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], str]:
+    """Boxes [N, 4] inside their pictures, which of them have an extent [n], and in words which have none."""
     boxes = _read_boxes(annotations, path)
-    h, w = sizes_hw[owners].T if len(owners) else (np.zeros(0), np.zeros(0))
     corners = np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), axis=1)
-    clipped = np.clip(corners, 0, np.stack((w, h, w, h), axis=1))
-    kept = (clipped[:, 2:].astype(np.float32) > clipped[:, :2].astype(np.float32)).all(axis=1)
-    if not kept.all():
-        dropped = [f"{_place(annotations[k])} {annotations[k]['bbox']}" for k in np.flatnonzero(~kept)]
-        fault = (
-            f"annotation file {path}: {len(dropped)} boxes are empty (no width or height, or outside their "
-            f"picture): {examples(dropped)}"
-        )
-        if not drop_empty_boxes:
-            raise ValueError(
-                f"{fault}; correct the JSON, or add -u train_dataloader.dataset.drop_empty_boxes=True"
-            )
-        logger.warning("%s; they are left out", fault)
-    order = np.argsort(owners[kept], kind="stable")
-    return clipped[kept][order], labels[kept][order], owners[kept][order]
+    clipped = np.clip(corners, 0, sizes_hw[position][:, [1, 0, 1, 0]]).astype(np.float32)
+    has_extent = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+    empty = [f"{_place(annotations[k])} {annotations[k]['bbox']}" for k in np.flatnonzero(~has_extent)]
+    dropped = (
+        f"annotation file {path}: {len(empty)} boxes are empty (no width or height, or outside their "
+        f"picture): {examples(empty)}"
+    )
+    return clipped, np.flatnonzero(has_extent), dropped if empty else ""
 
 
 def _check_references(

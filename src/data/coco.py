@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..structures import ClassNames, Target
-from .annotations import examples, read_annotations
+from .annotation_cache import load_annotations
+from .annotations import examples
 from .decode import PictureError, decode_rgb
 from .pipeline import Pipeline
 from .seeds import seed_of, torch_cpu_seeded
@@ -57,7 +58,7 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
         self.ann_file = Path(ann_file)
         self.transforms = transforms
         self.seed = seed
-        self.annotations = read_annotations(self.ann_file, classes, drop_empty_boxes=drop_empty_boxes)
+        self.annotations = load_annotations(self.ann_file, classes, drop_empty_boxes=drop_empty_boxes)
         self.classes = self.annotations.classes
         self._real_folder = os.path.realpath(self.img_folder)
         self._check_files()
@@ -71,8 +72,8 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
                 "img_folder"
             )
         by_folder: dict[str, set[str]] = defaultdict(set)
-        for index in range(len(self)):
-            folder, name = os.path.split(self.annotations.file_name(index))
+        for file_name in self.annotations.file_names():
+            folder, name = os.path.split(file_name)
             by_folder[folder].add(name)
         missing: list[str] = []
         for folder, names in by_folder.items():

@@ -1,0 +1,137 @@
+"""Packed annotations kept in a file that all processes map into their memory.
+
+Layout: 8 bytes of name and version, 32 bytes SHA-256 of all that follows, 8 bytes the header's length, the
+header (JSON), then the arrays, each from a multiple of 16 bytes on. No pickle: what is read is numbers.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import mmap
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..structures import ClassNames
+from .annotations import follow_classes, read_annotations
+from .packed import PackedAnnotations
+
+logger = logging.getLogger(__name__)
+
+MAGIC = b"DFANN\0\0\1"
+HEADER = 48  # where it begins
+ALIGNMENT = 16  # of the header's end and of every array
+SMALLEST = 8_000_000  # bytes of JSON; less is read within a tenth of a second, and leaves no file behind
+ARRAYS = {
+    "image_ids": np.int64,
+    "sizes_hw": np.int64,
+    "name_bytes": np.uint8,
+    "name_ends": np.int64,
+    "boxes_xyxy_px": np.float32,
+    "labels": np.int64,
+    "ends": np.int64,
+}
+
+
+def load_annotations(
+    path: Path, classes: ClassNames | None = None, *, drop_empty_boxes: bool = False
+) -> PackedAnnotations:
+    """What `read_annotations` gives; for a large file from a cache, where there is one that fits.
+
+    The cache lies in the user's cache folder (XDG_CACHE_HOME, or ~/.cache). It fits if it was made of the
+    same bytes: all of them are read and compared by their SHA-256, so no time stamp is trusted.
+
+    Raises:
+        ValueError: As `read_annotations`.
+    """
+    if not path.is_file() or path.stat().st_size < SMALLEST:
+        return read_annotations(path, classes, drop_empty_boxes=drop_empty_boxes)
+    cache, digest = cache_path(path), _digest_of_file(path)
+    packed = _read(cache, digest)
+    if packed is None or (packed.dropped and not drop_empty_boxes):
+        fresh = read_annotations(path, drop_empty_boxes=drop_empty_boxes)
+        packed = _read(cache, digest) if _write(cache, digest, fresh) else None
+        packed = packed or fresh
+    elif packed.dropped:
+        logger.warning("%s; they are left out", packed.dropped)
+    return packed if classes is None else follow_classes(packed, classes, path)
+
+
+def cache_path(path: Path) -> Path:
+    """Where the cache of this annotation file lies."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    key = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    return folder / "dfine" / f"{path.stem}-{key}.annotations"
+
+
+def _digest_of_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _padded(data: bytes, fill: bytes = b"\0") -> bytes:
+    return data + fill * (-len(data) % ALIGNMENT)
+
+
+def _write(cache: Path, digest: str, packed: PackedAnnotations) -> bool:
+    """Put the cache in place in one step; False, with a warning, where it cannot be written."""
+    arrays = [getattr(packed, name).numpy() for name in ARRAYS]
+    header = {
+        "digest": digest,
+        "shapes": [array.shape for array in arrays],
+        "names": packed.classes.names,
+        "ids": packed.classes.ids,
+        "dropped": packed.dropped,
+    }
+    body = _padded(json.dumps(header).encode(), b" ")
+    body = len(body).to_bytes(8, "little") + body + b"".join(_padded(array.tobytes()) for array in arrays)
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=cache.parent, delete=False) as file:
+            try:
+                file.write(MAGIC + hashlib.sha256(body).digest() + body)
+                file.close()
+                os.replace(file.name, cache)
+            except OSError:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        logger.warning("annotations are not cached: %s cannot be written (%s)", cache, error)
+        return False
+    return True
+
+
+def _read(cache: Path, digest: str) -> PackedAnnotations | None:
+    """The annotations, mapped; None, saying why, where the cache is missing, damaged or of other bytes."""
+    try:
+        with cache.open("rb") as file:
+            # private, and writable so that torch takes it: pages are shared until one is written to
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:  # ValueError: an empty file
+        logger.warning("annotation cache %s cannot be read (%s); it is made anew", cache, error)
+        return None
+    data = memoryview(mapped)
+    if bytes(data[:8]) != MAGIC or hashlib.sha256(data[HEADER - 8 :]).digest() != bytes(data[8 : HEADER - 8]):
+        logger.warning("annotation cache %s is damaged or of another version; it is made anew", cache)
+        return None
+    start = HEADER + int.from_bytes(data[HEADER - 8 : HEADER], "little")
+    header = json.loads(bytes(data[HEADER:start]))
+    if header["digest"] != digest:
+        logger.info("the annotation file has changed since %s was made; it is made anew", cache)
+        return None
+    tensors: dict[str, torch.Tensor] = {}
+    for (name, dtype), shape in zip(ARRAYS.items(), header["shapes"], strict=True):
+        array = np.frombuffer(data, dtype, math.prod(shape), start)
+        tensors[name] = torch.from_numpy(array.reshape(shape))
+        start += array.nbytes + -array.nbytes % ALIGNMENT
+    classes = ClassNames(tuple(header["names"]), tuple(header["ids"]))
+    return PackedAnnotations(**tensors, classes=classes, dropped=header["dropped"])
