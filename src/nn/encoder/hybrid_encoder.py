@@ -66,11 +66,8 @@ class HybridEncoder(nn.Module):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        _check(levels, in_channels, feat_strides, use_encoder_idx)
-        if hidden_dim % 4 or hidden_dim % nhead:
-            raise ValueError(
-                f"HybridEncoder.hidden_dim: {hidden_dim}; a multiple of 4 and of nhead ({nhead})."
-            )
+        _check_width(hidden_dim, nhead)
+        _check_levels(levels, in_channels, feat_strides, use_encoder_idx)
         self.levels = tuple(Level(hidden_dim, level.stride) for level in levels)
         self.use_encoder_idx = tuple(use_encoder_idx)
         self.fusion = fusion
@@ -133,7 +130,12 @@ class HybridEncoder(nn.Module):
         return torch.cat((x, y), 1) if self.fusion == "concat" else x + y
 
 
-def _check(
+def _check_width(hidden_dim: int, nhead: int) -> None:
+    if hidden_dim % 4 or hidden_dim % nhead:
+        raise ValueError(f"HybridEncoder.hidden_dim: {hidden_dim}; a multiple of 4 and of nhead ({nhead}).")
+
+
+def _check_levels(
     levels: Sequence[Level],
     in_channels: tuple[int, ...] | None,
     feat_strides: tuple[int, ...] | None,
