@@ -8,6 +8,7 @@ disturbed, bit by bit. It takes minutes on a CPU and exits with 1 where a single
 
 import argparse
 import json
+import logging
 import os
 import random
 import signal
@@ -208,6 +209,7 @@ def campaign_of_damages(whole: Path, work: Path, damages: int, draw: random.Rand
     folder.save_last({**state, "step": 1})
     folder.save_last({**state, "step": 2})
     intact = folder.last.read_bytes()
+    logging.getLogger("src").setLevel(logging.ERROR)  # it warns of each damaged file
     good = 0
     for _ in range(damages):
         spoilt = bytearray(intact)

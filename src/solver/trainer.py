@@ -29,7 +29,7 @@ from .optimization import build_step
 from .precision import choose_precision
 from .recorder import Recorder
 from .resume import RunState, restore, stored_state
-from .stages import Stage, plan_stages, release_backbone, stages_table
+from .stages import Stage, backbone_groups, plan_stages, release_backbone, stages_table
 from .step import Criterion, StepResult
 from .summary import closing_words
 from .weights import model_state
@@ -92,6 +92,7 @@ class Trainer:
         self.step = build_step(
             settings, self.model, parts.criterion, self.precision, steps_per_epoch=self.steps_per_epoch
         )
+        backbone_groups(self.model, self.stages, self.step.optimizer)
         self.files = CheckpointFolder(self.output_dir, keep=settings.checkpoint_keep)
         self.run = RunState()
         self.best_checkpoint: Path | None = None

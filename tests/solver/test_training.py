@@ -14,6 +14,7 @@ import yaml
 from torch import Tensor
 
 from src import assembly
+from src.solver.checkpoint import save_checkpoint
 
 Config = Callable[..., Path]
 CPU = torch.device("cpu")
@@ -159,7 +160,7 @@ def test_tuning_a_model_whose_backbone_is_not_in_the_file_needs_its_weights(
     for part in (checkpoint["model"], checkpoint["ema"]["module"]):
         for name in [n for n in part if n.startswith("backbone.vit.")]:
             del part[name]
-    torch.save(checkpoint, tmp_path / "headless.pth")
+    save_checkpoint(tmp_path / "headless.pth", checkpoint)
     section = {"pretrained": True, "checkpoint_path": "/nowhere.pth", "out_channels": [32, 32, 32]}
     experiment = assembly.load(tiny_config(DINOv3Backbone=section))
     with pytest.raises(ValueError, match="/nowhere.pth"):
