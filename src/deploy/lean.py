@@ -72,7 +72,8 @@ def make_lean(model: nn.Module) -> nn.Module:
     """A copy of `model` for inference alone: the same outputs within rounding, for less work.
 
     ViT blocks get `LeanAttention` and carry their layer scales in their weights; the spatial tuning adapter
-    carries its last batch norms in its projections. What is not of these kinds stays as it is.
+    carries its last batch norms in its projections. Convolutions keep channels innermost in memory, which is
+    faster on a CPU and makes tokens of a map without a copy. What is not of these kinds stays as it is.
 
     Args:
         model: Any detector, best one that `to_deploy` made; it is not changed.
@@ -88,7 +89,7 @@ def make_lean(model: nn.Module) -> nn.Module:
                     _make_block_lean(block)
         elif isinstance(module, SpatialTuningAdapter):
             _fold_last_norms(module)
-    return lean.requires_grad_(False)
+    return lean.requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def can_be_lean(attention: nn.Module) -> bool:

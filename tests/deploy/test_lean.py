@@ -8,7 +8,11 @@ from timm.models.eva import EvaAttention
 from torch import nn
 
 from src.deploy.lean import LeanAttention, make_lean
-from src.nn.backbone import DINOv3Backbone
+from src.nn.backbone import DINOv3Backbone, HGNetv2
+from src.nn.decoder import DFINETransformer
+from src.nn.deploy import to_deploy
+from src.nn.dfine import DFINE
+from src.nn.encoder import HybridEncoder
 
 SHAPE = {"embed_dim": 32, "depth": 3, "num_heads": 2, "out_channels": (8, 12, 16)}
 
@@ -50,6 +54,24 @@ def test_the_same_maps_at_any_size(knobs) -> None:
         with torch.no_grad():
             for found, expected in zip(lean(images), backbone.eval()(images), strict=True):
                 torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dinov3", [True, False])
+def test_a_whole_detector_finds_the_same(dinov3: bool) -> None:
+    torch.manual_seed(0)
+    small = {"hidden_dim": 16, "nhead": 4, "dim_feedforward": 16}
+    backbone = make_backbone(detail_channels=4) if dinov3 else HGNetv2(name="B0", pretrained=False)
+    encoder = HybridEncoder(backbone.levels, **small, depth_mult=0.34, expansion=0.5)
+    decoder = DFINETransformer(encoder.levels, 5, **small, num_layers=2, num_queries=20)
+    for parameter in decoder.parameters():  # heads start at 0, which would hide a difference
+        torch.nn.init.normal_(parameter, std=0.2)
+    model = DFINE(backbone, encoder, decoder).eval()
+    lean = make_lean(to_deploy(model))
+    images = torch.rand(2, 3, 96, 70)
+    with torch.no_grad():
+        for found, expected in zip(lean(images), model(images), strict=True):
+            assert expected.std() > 0.01
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
 def test_no_part_of_the_old_work_is_left() -> None:
