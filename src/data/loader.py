@@ -1,5 +1,6 @@
 """From a dataset to batches, through worker processes."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -152,20 +153,22 @@ def _data_loader(
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
         multiprocessing_context=method if num_workers else None,
-        worker_init_fn=_leave_interrupts_to_the_main_process,
+        worker_init_fn=_leave_signals_to_the_main_process,
         # its own generator: else each epoch would draw from torch's global one, and the model's draws would
         # depend on how often a loader was started
         generator=torch.Generator().manual_seed(0),
     )
 
 
-def _leave_interrupts_to_the_main_process(worker: int) -> None:  # noqa: ARG001 (torch passes it)
-    """A terminal's Ctrl-C reaches workers, too; they are ended by the main process, which may want to go on.
+def _leave_signals_to_the_main_process(worker: int) -> None:  # noqa: ARG001 (torch passes it)
+    """A terminal's Ctrl-C and torchrun's SIGTERM go to a whole process group, to the workers too.
 
-    torch sees to the rest: one thread a worker, and that SIGTERM ends it at once, whatever handlers the main
-    process had installed when it was forked.
+    But the run still needs batches until its ranks have agreed to stop. So a worker has a group of its own;
+    it ends with the loader, on a SIGTERM of its own, or when its parent has gone. torch gives it one thread.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform != "win32":
+        os.setpgrp()
 
 
 def _iterate(loader: "DataLoader[tuple[Tensor, Target]]") -> Iterator[Batch]:

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..distributed import gather_rows, is_distributed, is_main
+from ..distributed import barrier, gather_rows, is_distributed, is_main
 from ..structures import ClassNames, Detections
 from .ground_truth import read_ground_truth
 from .matching import Curves, Found
@@ -107,6 +107,7 @@ class CocoEvaluator:
             num_classes = len(self._classes.ids)
             curves = score(self._truth, found, num_classes, self._backend)
             numbers = torch.from_numpy(_numbers(curves, self._truth.num_objects(num_classes)))
+        barrier()  # where ranks may wait for long: scoring a large set takes the main one its time
         # rank 0's rows come first and the others have none: this is a broadcast
         return _metrics(gather_rows(numbers.to(device))[0].cpu().numpy(), self._classes)
 

@@ -9,9 +9,11 @@ from tqdm import tqdm
 
 from ..data import to_device_images
 from ..distributed import is_main
+from ..door import Interrupted
 from ..evaluation import CocoEvaluator, CocoMetrics
 from ..ops.drawing import draw_boxes
 from ..structures import Batch, ClassNames, Detections, FinalOutput
+from .interrupt import StopRequest
 from .precision import Precision
 
 SHOWN_ABOVE = 0.4  # score
@@ -51,21 +53,26 @@ class Evaluation:
         precision: Precision,
         *,
         num_pictures: int = 0,
-        before_batch: Callable[[], None] | None = None,
+        stop: StopRequest | None = None,
     ) -> tuple[CocoMetrics, list[Image.Image]]:
         """COCO's numbers for `model` (in evaluation mode) over all pictures; the same on every rank.
 
         Also the first `num_pictures` of this rank, as the network sees them, with what was found above
-        `SHOWN_ABOVE`. `before_batch` may end it by raising.
+        `SHOWN_ABOVE`.
+
+        Raises:
+            Interrupted: `stop` was asked for on some rank; it is raised on all of them.
         """
         self.evaluator.reset()
         pictures: list[Image.Image] = []
         for batch in tqdm(self.loader, desc="evaluate", unit="batch", disable=not is_main(), leave=False):
-            if before_batch is not None:
-                before_batch()
+            if stop is not None and stop.local() is not None:
+                break
             found = self._detect(model, precision, batch)
             self.evaluator.update(batch.targets.image_ids, found)
             pictures += self._annotated(batch, found, num_pictures - len(pictures))
+        if stop is not None and (signal := stop.agreed(at_once=True)) is not None:
+            raise Interrupted(signal)
         return self.evaluator.compute(), pictures
 
     def _annotated(self, batch: Batch, found: Detections, count: int) -> list[Image.Image]:

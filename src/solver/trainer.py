@@ -192,10 +192,16 @@ class Trainer:
         every = self.settings.checkpoint_step_freq
         # the epoch's last step is followed by its evaluation, and that by a checkpoint
         due = every > 0 and self.global_step % every == 0 and self.run.step_in_epoch < self.steps_per_epoch
-        if due or signal is not None:
-            self._save(last=True)
         if signal is not None:
+            self._save_and_wait()
             raise Interrupted(signal)
+        if due:
+            self._save(last=True)
+
+    def _save_and_wait(self) -> None:
+        """A last checkpoint. No rank leaves before it is written: the launcher would end the others."""
+        self._save(last=True)
+        distributed.barrier()
 
     def _accumulated(self) -> Iterator[list[Batch]]:
         batches = iter(self.parts.loader)
@@ -250,18 +256,14 @@ class Trainer:
 
     def _evaluate(self, recorder: Recorder, stop: StopRequest) -> tuple[CocoMetrics, bool]:
         """This epoch's numbers, and whether they are the best so far."""
-
-        def heed() -> None:
-            if (signal := stop.local()) is not None:  # ranks differ in batches: no agreement is needed here
-                self._save(last=True)
-                raise Interrupted(signal)
-
         s, run = self.settings, self.run
         self.model.eval()
         evaluated = self.step.ema.module if self.step.ema else self.model
-        metrics, pictures = self.parts.evaluation(
-            evaluated, self.precision, num_pictures=4, before_batch=heed
-        )
+        try:
+            metrics, pictures = self.parts.evaluation(evaluated, self.precision, num_pictures=4, stop=stop)
+        except Interrupted:
+            self._save_and_wait()
+            raise
         value = metrics.numbers()[s.best_metric]
         improved = value > run.best.get(s.best_metric, float("-inf"))
         run.stale_evaluations = 0 if improved else run.stale_evaluations + 1

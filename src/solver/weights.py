@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from ..nn.backbone.lora import is_factor, under_base_layers
 from ..nn.state_dict import from_upstream, is_upstream
 from ..structures import ClassNames
 from .published_classes import SAME_CLASS, has_row_of_no_class, published_classes
@@ -114,7 +115,7 @@ def _adapted_state(model: nn.Module, checkpoint: Mapping[str, Any], path: Path) 
     try:
         state, _ = model_state(checkpoint)
         if not is_upstream(state):
-            return state
+            return under_base_layers(state, model.state_dict())
         decoder: Any = model.get_submodule("decoder")
         return from_upstream(state, up=decoder.up, reg_scale=decoder.reg_scale)
     except ValueError as error:
@@ -204,10 +205,16 @@ def tune_model(
         A table: kept, mapped by class name, re-initialised and dropped tensors.
 
     Raises:
-        ValueError: Fewer than half of the model's tensors fit. `model` is unchanged.
+        ValueError: Fewer than half of the model's tensors fit, or they are the weights of a model with LoRA
+            and this one has none. `model` is unchanged.
     """
     state = _adapted_state(model, checkpoint, path)
     target = model.state_dict()
+    if any(map(is_factor, state)) and not any(map(is_factor, target)):
+        raise ValueError(
+            f"{path}: was trained with LoRA, whose factors this model has not: give it the same "
+            f"DINOv3Backbone.lora{_origin(checkpoint)}"
+        )
     rows = _rows_by_name(class_names(checkpoint), classes)
     fates: dict[str, list[str]] = {KEPT: [], MAPPED: [], REINITIALISED: [], DROPPED: []}
     taken: dict[str, Tensor] = {}
@@ -235,7 +242,11 @@ def covers(checkpoint: Mapping[str, Any], path: Path, model: nn.Module, prefix: 
         ValueError: There are no weights in it.
     """
     state = _adapted_state(model, checkpoint, path)
-    wanted = {name: t.shape for name, t in model.state_dict().items() if name.startswith(prefix)}
+    wanted = {
+        name: t.shape
+        for name, t in model.state_dict().items()
+        if name.startswith(prefix) and not is_factor(name)  # LoRA's start by themselves
+    }
     return all(name in state and state[name].shape == shape for name, shape in wanted.items())
 
 

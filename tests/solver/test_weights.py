@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.solver.weights import class_names, load_model, model_state, tune_model
+from src.assembly import build_model, load
+from src.solver.weights import class_names, covers, load_model, model_state, tune_model
 from src.structures import ClassNames
 
 PATH = Path("runs/best.pth")
@@ -285,3 +286,19 @@ def test_the_log_says_which_weights_were_taken(load: Any, caplog: pytest.LogCapt
     assert "runs/best.pth: took the EMA weights, a published D-FINE file" in caplog.text
     load(Toy(), checkpoint_of(Toy()), PATH)
     assert caplog.records[-1].getMessage() == "runs/best.pth: took the model weights"
+
+
+def test_weights_without_lora_start_a_model_with_it_and_not_the_other_way(repo_root: Path) -> None:
+    config = repo_root / "configs/dfine/dfine_dinov3_demo.yml"
+    plain = build_model(load(config))
+    with_lora = build_model(load(config, ["DINOv3Backbone.lora={rank: 4, alpha: 8}"]))
+    checkpoint = {"model": plain.state_dict()}
+    assert covers(checkpoint, Path("plain.pth"), with_lora, "backbone.")
+    tune_model(with_lora, checkpoint, Path("plain.pth"))
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(plain.eval()(image).logits, with_lora.eval()(image).logits)
+    with pytest.raises(ValueError, match="lora_A"):
+        load_model(with_lora, checkpoint, Path("plain.pth"))
+    with pytest.raises(ValueError, match=r"lora\.pth: was trained with LoRA"):
+        tune_model(plain, {"model": with_lora.state_dict()}, Path("lora.pth"))
