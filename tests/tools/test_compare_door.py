@@ -17,7 +17,7 @@ SIZE = ("--size", 64, 96)
 
 def call(repo_root: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(repo_root / "tools" / "benchmark" / "compare.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=repo_root, check=False, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, cwd=repo_root, check=False, timeout=900)
 
 
 @pytest.fixture
