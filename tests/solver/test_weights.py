@@ -209,9 +209,9 @@ def published(model: nn.Module, reg_scale: float = 4.0) -> dict[str, Any]:
 
 
 def test_published_files_load_strictly_under_upstreams_names() -> None:
-    for load in (load_model, tune_model):
+    for read in (load_model, tune_model):
         source, target = UpstreamLike(), UpstreamLike()
-        load(target, published(source), PATH)
+        read(target, published(source), PATH)
         for name, value in source.state_dict().items():
             assert torch.equal(target.state_dict()[name], value)
 
