@@ -59,3 +59,10 @@ def test_shrinking_averages_and_keeps_places():
     bright = to_device_images(square, (96, 96))[0, 0] > 0.5
     rows, columns = bright.nonzero().unbind(1)
     assert [rows.min(), rows.max() + 1, columns.min(), columns.max() + 1] == [24, 72, 12, 36]
+
+
+def test_a_batch_as_loaded_lies_plane_by_plane_on_the_device():
+    images = torch.randint(0, 256, (2, 20, 30, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    for size_hw in (None, (40, 60)):
+        assert to_device_images(images, size_hw).is_contiguous()
+    assert torch.equal(to_device_images(images), to_device_images(images.contiguous()))
