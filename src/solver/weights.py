@@ -18,7 +18,8 @@ logger = logging.getLogger(__name__)
 CLASS_TENSOR = re.compile(r"score_head|class_embed")
 """Names of the tensors whose rows belong to classes."""
 
-KEPT, MAPPED, REINITIALISED, DROPPED = "kept", "mapped by class name", "re-initialised", "dropped"
+KEPT, MAPPED, AVERAGED = "kept", "mapped by class name", "mean of its classes"
+REINITIALISED, DROPPED = "re-initialised", "dropped"
 SHOWN = 5
 
 
@@ -191,9 +192,9 @@ def tune_model(
 ) -> str:
     """Load what fits of `checkpoint` into `model` for fine-tuning, and say what became of every tensor.
 
-    Rows of the class heads follow their class by name, where the checkpoint and `classes` both have names;
-    without names they are kept where the number of classes is the same. What is not taken over keeps the
-    value that `model` was built with.
+    Rows of the class heads follow their class by name, where the checkpoint and `classes` both have names; a
+    class that it does not know starts with the mean of the score rows that it has. Without names rows are
+    kept where the number of classes is the same. What is not taken over keeps the value of the fresh model.
 
     Args:
         model: The freshly built model.
@@ -202,7 +203,7 @@ def tune_model(
         classes: The classes that `model` is going to learn.
 
     Returns:
-        A table: kept, mapped by class name, re-initialised and dropped tensors.
+        A table: kept, mapped by class name, averaged, re-initialised and dropped tensors.
 
     Raises:
         ValueError: Fewer than half of the model's tensors fit, or they are the weights of a model with LoRA
@@ -216,7 +217,7 @@ def tune_model(
             f"DINOv3Backbone.lora{_origin(checkpoint)}"
         )
     rows = _rows_by_name(class_names(checkpoint), classes)
-    fates: dict[str, list[str]] = {KEPT: [], MAPPED: [], REINITIALISED: [], DROPPED: []}
+    fates: dict[str, list[str]] = {KEPT: [], MAPPED: [], AVERAGED: [], REINITIALISED: [], DROPPED: []}
     taken: dict[str, Tensor] = {}
     for name, fresh in target.items():
         fate, tensor = _fit(name, fresh, state.get(name), rows)
@@ -270,13 +271,16 @@ def _fit(name: str, fresh: Tensor, stored: Tensor | None, rows: _Rows | None) ->
     if stored is None:
         return REINITIALISED, None
     if rows is not None and CLASS_TENSOR.search(name) and rows.fit(stored, fresh):
-        if not rows.pairs:
+        scores = "score_head" in name
+        mapped, known = fresh.clone(), stored.to(fresh)
+        if not (rows.pairs or scores):
             return REINITIALISED, None
-        mapped = fresh.clone()
-        new, old = zip(*rows.pairs, strict=True)
-        mapped[list(new)] = stored[list(old)].to(mapped)
-        mapped[rows.num_new :] = stored[rows.num_old :].to(mapped)
-        return MAPPED, mapped
+        if scores:  # queries are chosen by their scores: a class it does not know starts as any object
+            mapped[: rows.num_new] = known[: rows.num_old].mean(0)
+        for new, old in rows.pairs:
+            mapped[new] = known[old]
+        mapped[rows.num_new :] = known[rows.num_old :]
+        return MAPPED if rows.pairs else AVERAGED, mapped
     if stored.shape == fresh.shape:
         return KEPT, stored
     return REINITIALISED, None
