@@ -78,7 +78,7 @@ def torch_calls(batch: int) -> tuple[dict[str, Call], list[Pair]]:
         found, golden, expected = ready(images), theirs(pixel_values=images), ours(images)
     theirs_found = FinalOutput(golden.logits, golden.pred_boxes)
     print(
-        f"D-FINE-L, batch {batch}: our boxes within {_farthest(found, expected):.1e} of the model as "
+        f"D-FINE-L, batch {batch}: 99 % of our boxes within {_farthest(found, expected):.1e} of the model as "
         f"trained, within {_farthest(found, theirs_found):.1e} of transformers'"
     )
 
@@ -97,8 +97,9 @@ def torch_calls(batch: int) -> tuple[dict[str, Call], list[Pair]]:
 
 
 def _farthest(found: FinalOutput, expected: FinalOutput) -> float:
+    """How far 99 of 100 boxes are from the nearest; cells of almost equal scores may change places."""
     distance = (found.boxes_cxcywh[:, :, None] - expected.boxes_cxcywh[:, None]).abs().amax(-1)
-    return float(distance.amin(1).max())
+    return float(distance.amin(1).quantile(0.99))
 
 
 def their_large_model(ours: torch.nn.Module) -> torch.nn.Module:
