@@ -21,6 +21,7 @@ from ..structures import ClassNames
 from .comparison import Comparison, Entry, Speed
 from .export import DeployModel, export_onnx
 from .extras import require
+from .lean import make_lean
 from .machine import this_machine
 from .metadata import ModelCard
 from .model_info import ModelInfo, describe
@@ -187,7 +188,7 @@ def _prepare(
         classes = class_names(state)
     deployed = to_deploy(model).to(device)
     evaluation = build_evaluation(experiment, device, deployed, classes) if evaluate else None
-    deploy = DeployModel(deployed, build_postprocessor(experiment).to(device)).eval()
+    deploy = DeployModel(make_lean(deployed), build_postprocessor(experiment).to(device)).eval()
     info = describe(model, deployed, experiment.eval_spatial_size)
     indices = range(experiment.num_classes)
     named = classes or ClassNames(tuple(map(str, indices)), tuple(indices))

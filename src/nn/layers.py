@@ -121,9 +121,9 @@ class SelfAttention(nn.Module):
         dim = value.shape[-1]
         # [B, T, dim] -> [B, heads, T, dim / heads]
         both = F.linear(query, self.in_proj_weight[: 2 * dim], self.in_proj_bias[: 2 * dim])
-        queries, keys = both.unflatten(-1, (2 * self.num_heads, -1)).transpose(1, 2).chunk(2, 1)
+        queries, keys = both.unflatten(-1, (2 * self.num_heads, -1)).transpose(1, 2).chunk(2, 1)  # type: ignore[no-untyped-call, unused-ignore]
         values = F.linear(value, self.in_proj_weight[2 * dim :], self.in_proj_bias[2 * dim :])
-        values = values.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        values = values.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # type: ignore[no-untyped-call, unused-ignore]
         read = F.scaled_dot_product_attention(
             queries,
             keys,

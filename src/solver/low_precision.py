@@ -8,8 +8,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..distributed import world_size
+from ..nn.layers import SelfAttention
 
-PRODUCTS = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
+PRODUCTS = (nn.Linear, nn.modules.conv._ConvNd, SelfAttention)
 OUTSIDE_AUTOCAST = ("query_pos_head",)  # computes in float32, as `DFINETransformer._position` says
 
 

@@ -45,8 +45,8 @@ def test_it_learns() -> None:
     step = make_step(model, O2, adam=True, lr=3e-3)
     torch.manual_seed(3)
     batch = make_batch((2, 1, 3, 1))
-    losses = [float(step(step.callee, model, [batch]).losses.sum()) for _ in range(12)]
-    assert losses[-1] < 0.8 * losses[0]
+    losses = [float(step(step.callee, model, [batch]).losses.sum()) for _ in range(40)]
+    assert sum(losses[-5:]) < 0.85 * sum(losses[:5]), losses
 
 
 def test_masters_move_by_less_than_the_twin_can_show() -> None:

@@ -9,6 +9,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from src import assembly, distributed, door
 from src.deploy import Predictor, TorchRuntime, predict_folder
+from src.deploy.lean import make_lean
+from src.nn.deploy import to_deploy
 
 
 def parse() -> argparse.Namespace:
@@ -37,6 +39,7 @@ def main() -> None:
     model, postprocessor, classes, experiment = assembly.load_detector(
         args.config, args.resume, args.update, device
     )
+    model = make_lean(to_deploy(model))
     runtime = TorchRuntime(model, postprocessor, classes, experiment.eval_spatial_size, device)
     predictor = Predictor(runtime, threshold=args.threshold, batch_size=args.batch_size)
     done = predict_folder(predictor, args.input, args.output)

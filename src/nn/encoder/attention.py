@@ -6,7 +6,7 @@ Legend: B batch, S = H * W cells, D width.
 import torch
 from torch import Tensor, nn
 
-from ..layers import Activation, flatten_map, make_activation
+from ..layers import Activation, SelfAttention, flatten_map, make_activation
 
 
 def position_code(height: int, width: int, dim: int, temperature: float, like: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class EncoderLayer(nn.Module):
         self, hidden_dim: int, nhead: int, dim_feedforward: int, dropout: float, act: Activation
     ) -> None:
         super().__init__()
-        self.self_attn = nn.MultiheadAttention(hidden_dim, nhead, dropout, batch_first=True)
+        self.self_attn = SelfAttention(hidden_dim, nhead, dropout)
         self.norm1 = nn.LayerNorm(hidden_dim)
         self.linear1 = nn.Linear(hidden_dim, dim_feedforward)
         self.linear2 = nn.Linear(dim_feedforward, hidden_dim)
@@ -57,9 +57,7 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, position: Tensor) -> Tensor:
         """`x` [B, S, D] with `position` [S, D] added to queries and keys."""
-        query = x + position
-        attended, _ = self.self_attn(query, query, x, need_weights=False)
-        x = self.norm1(x + self.dropout(attended))
+        x = self.norm1(x + self.dropout(self.self_attn(x + position, x)))
         grown = self.linear2(self.dropout(self.act(self.linear1(x))))
         return self.norm2(x + self.dropout(grown))  # type: ignore[no-any-return]
 
