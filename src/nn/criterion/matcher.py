@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from ...ops.boxes import corner_planes, overlap
 from ...structures import Targets
+from ..transfer import upload
 from .blocks import blocks
-from .transfer import upload
 
 DEFAULT_COSTS: Mapping[str, float] = MappingProxyType({"cost_class": 2.0, "cost_bbox": 5.0, "cost_giou": 2.0})
 LARGE_COST = 1e9

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..transfer import upload
 from .go_union import union_of_matches
 from .matcher import Matches
-from .transfer import upload
 
 Indices = NDArray[np.int64]
 

@@ -6,11 +6,13 @@ Query g * 2 * M + i is group g's positive copy of object i, g * 2 * M + M + i it
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ...ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from ...structures import Targets
+from ..transfer import upload
 
 
 class NoisedQueries(NamedTuple):
@@ -64,11 +66,9 @@ def _to_rows(targets: Targets, num_classes: int, max_count: int) -> tuple[Tensor
     """Labels [B, M], boxes [B, M, 4] and which of them are real [B, M]."""
     device = targets.labels.device
     num_pictures = len(targets.counts)
-    counts = torch.tensor(targets.counts)  # on the host, as are the indices: nothing waits for the device
-    starts = counts.cumsum(0) - counts
-    picture = torch.repeat_interleave(torch.arange(num_pictures), counts)
-    slot = torch.arange(len(picture)) - starts[picture]
-    row = (picture * max_count + slot).to(device, non_blocking=True)
+    sizes = np.asarray(targets.counts, dtype=np.int64)
+    first = np.arange(num_pictures) * max_count - (sizes.cumsum() - sizes)
+    row = upload(np.repeat(first, sizes) + np.arange(sizes.sum()), device)
     labels = torch.full((num_pictures * max_count,), num_classes, dtype=torch.int64, device=device)
     boxes = torch.zeros((num_pictures * max_count, 4), dtype=torch.float32, device=device)
     labels = labels.index_copy(0, row, targets.labels).reshape(num_pictures, max_count)

@@ -1,41 +1,18 @@
 """How many operations and waits a step's losses cost: counts hold on a shared machine, times do not."""
 
 import warnings
-from collections import Counter
 from typing import Any
 
 import pytest
 import torch
 from criterion_cases import make_output, make_targets
-from torch.utils._python_dispatch import TorchDispatchMode
+from ledger import Ledger, watch_copies
 
 from src.nn.criterion import DFINECriterion, HungarianMatcher
 from src.structures import Targets, TrainOutput
 
-WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique", "bincount")
 
-
-class Ledger(TorchDispatchMode):
-    """Counts the operations that reach the dispatcher."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        if name.startswith("index") and any(
-            isinstance(x, torch.Tensor) and x.dtype == torch.bool
-            for arg in args
-            if isinstance(arg, (list, tuple))
-            for x in arg
-        ):
-            name = "nonzero (of a mask)"
-        self.counts[name] += 1
-        return func(*args, **(kwargs or {}))
-
-
-def count(layers: int, counts: tuple[int, ...] = (3, 0, 5)) -> tuple[Counter[str], Counter[str]]:
+def count(layers: int, counts: tuple[int, ...] = (3, 0, 5)) -> tuple[Ledger, Ledger]:
     """Operations of the forward and of the backward pass."""
     torch.manual_seed(0)
     output, targets = make_output(len(counts), layers=layers, max_count=max(counts)), make_targets(counts)
@@ -45,35 +22,26 @@ def count(layers: int, counts: tuple[int, ...] = (3, 0, 5)) -> tuple[Counter[str
     total = torch.stack(list(named.values())).sum()
     with Ledger() as backward:
         total.backward()
-    return forward.counts, backward.counts
+    return forward, backward
 
 
 def test_number_of_operations_does_not_depend_on_the_depth() -> None:
-    three, six, twelve = (count(layers)[0].total() for layers in (3, 6, 12))
+    three, six, twelve = (count(layers)[0].counts.total() for layers in (3, 6, 12))
     assert six <= 600
     assert three == six == twelve
 
 
 def test_number_of_operations_does_not_depend_on_the_objects() -> None:
-    few, many = count(3, (1, 0, 0))[0].total(), count(3, (30, 20, 10))[0].total()
+    few, many = count(3, (1, 0, 0))[0].counts.total(), count(3, (30, 20, 10))[0].counts.total()
     assert few == many
 
 
 def test_host_waits_once_forward_and_never_backward(monkeypatch: pytest.MonkeyPatch) -> None:
     """By what would copy to the host, were the tensors on a GPU."""
-    copies: list[str] = []
-    for name in ("cpu", "item", "tolist", "__bool__", "__float__", "__int__", "__index__"):
-        method = getattr(torch.Tensor, name)
-
-        def counted(self: torch.Tensor, *args: Any, _name: str = name, _method: Any = method) -> Any:
-            copies.append(_name)
-            return _method(self, *args)
-
-        monkeypatch.setattr(torch.Tensor, name, counted)
+    copies = watch_copies(monkeypatch)
     forward, backward = count(6)
     assert copies == ["cpu"]
-    for ops in (forward, backward):
-        assert not [name for name in ops if any(wait in name for wait in WAITS)]
+    assert not forward.waits() and not backward.waits()
 
 
 def run_on_gpu(output: TrainOutput, targets: Targets) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ import torch
 from criterion_cases import make_targets, random_boxes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from src.nn.criterion import HungarianMatcher
@@ -81,6 +82,46 @@ def test_total_cost_is_the_smallest_of_all_assignments(
             for order in itertools.permutations(range(queries), size)
         )
         assert sum(costs[t, q] for t, q in found) == pytest.approx(best, rel=1e-4, abs=1e-4)
+
+
+def plain_costs(logits: Tensor, boxes: Tensor, labels: Tensor, true: Tensor) -> np.ndarray:
+    """One picture's costs [objects, queries] by the textbook's formulas, in float64."""
+    p, matcher = logits[:, labels].double().sigmoid(), HungarianMatcher()
+    a, b = cxcywh_to_xyxy(boxes.double())[:, None], cxcywh_to_xyxy(true.double())[None]
+    inter = (torch.minimum(a, b)[..., 2:] - torch.maximum(a, b)[..., :2]).clamp(min=0).prod(-1)
+    hull = (torch.maximum(a, b)[..., 2:] - torch.minimum(a, b)[..., :2]).prod(-1)
+    union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - inter
+    giou = inter / union - (hull - union) / hull
+    alpha, gamma = matcher.alpha, matcher.gamma
+    by_class = -alpha * (1 - p) ** gamma * p.log() + (1 - alpha) * p**gamma * (1 - p).log()
+    costs = 2 * by_class + 5 * torch.cdist(boxes.double(), true.double(), p=1) - 2 * giou
+    return costs.T.numpy()
+
+
+def test_ten_thousand_pictures_are_matched_as_one_by_one() -> None:
+    torch.manual_seed(6)
+    batch, outputs, queries = 2500, 4, 6
+    targets = make_targets(torch.randint(0, 9, (batch,)).tolist())
+    logits, boxes = 2 * torch.randn(outputs, batch, queries, 5), random_boxes(outputs, batch, queries)
+    matches = HungarianMatcher()(logits, boxes, targets)
+    truth = list(
+        zip(targets.labels.split(targets.counts), targets.boxes_cxcywh.split(targets.counts), strict=True)
+    )
+    starts = np.cumsum((0, *targets.counts))
+    other = 0
+    for output in range(outputs):
+        ends = np.cumsum([min(count, queries) for count in targets.counts])
+        parts = zip(
+            np.split(matches.rows[output], ends), np.split(matches.objects[output], ends), strict=True
+        )
+        for picture, ((labels, true), (rows, objects)) in enumerate(zip(truth, parts, strict=False)):
+            if len(labels):
+                costs = plain_costs(logits[output, picture], boxes[output, picture], labels, true)
+                best = linear_sum_assignment(costs)
+                found = objects - starts[picture], rows - picture * queries
+                other += any((x != y).any() for x, y in zip(found, best, strict=True))
+                assert costs[found].sum() == pytest.approx(costs[best].sum(), rel=1e-6, abs=1e-5)
+    assert other <= 1  # two assignments may cost the same within float32's last digits
 
 
 def test_costs_are_those_of_a_slow_reference() -> None:
