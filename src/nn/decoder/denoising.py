@@ -67,8 +67,9 @@ def _to_rows(targets: Targets, num_classes: int, max_count: int) -> tuple[Tensor
     device = targets.labels.device
     num_pictures = len(targets.counts)
     sizes = np.asarray(targets.counts, dtype=np.int64)
-    first = np.arange(num_pictures) * max_count - (sizes.cumsum() - sizes)
-    row = upload(np.repeat(first, sizes) + np.arange(sizes.sum()), device)
+    pictures = np.repeat(np.arange(num_pictures), sizes)
+    places = np.arange(sizes.sum()) - np.repeat(sizes.cumsum() - sizes, sizes)
+    row = upload(pictures * max_count + places, device)
     labels = torch.full((num_pictures * max_count,), num_classes, dtype=torch.int64, device=device)
     boxes = torch.zeros((num_pictures * max_count, 4), dtype=torch.float32, device=device)
     labels = labels.index_copy(0, row, targets.labels).reshape(num_pictures, max_count)
