@@ -19,14 +19,10 @@ def parse() -> argparse.Namespace:
     """The command line; its flags are upstream D-FINE's."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-c", "--config", required=True, metavar="FILE", help="YAML file of the experiment")
-    start = parser.add_mutually_exclusive_group()
-    start.add_argument(
-        "-r",
-        "--resume",
-        metavar="FILE",
-        help="go on from this checkpoint ('auto': the newest good one), or evaluate it",
+    parser.add_argument(
+        "-r", "--resume", metavar="FILE", help="go on from it, or evaluate it; auto: the newest"
     )
-    start.add_argument("-t", "--tuning", metavar="FILE", help="start from this checkpoint's weights")
+    parser.add_argument("-t", "--tuning", metavar="FILE", help="start from this checkpoint's weights")
     parser.add_argument("-d", "--device", help="cpu, cuda or cuda:N; a GPU if there is one")
     parser.add_argument(
         "-u", "--update", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="a.b=c"
@@ -44,7 +40,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--summary-dir", metavar="DIR", help="where TensorBoard's files go")
     parser.add_argument("--test-only", action="store_true", help="evaluate the checkpoint of -r and stop")
     parser.add_argument("--print-config", action="store_true", help="print the resolved experiment and stop")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.tuning and args.resume not in (None, "auto"):
+        parser.error("-t starts from weights and -r goes on with a run: name one file, or -r auto with -t")
+    return args
 
 
 def main() -> None:

@@ -221,18 +221,19 @@ def train(
         tune: Checkpoint whose weights to start from.
     """
     setup_logging(None)
-    if resume == "auto" or distributed.restart_count() > 0:
-        newest = newest_checkpoint(
-            CheckpointFolder(Path(experiment.output_dir), keep=experiment.checkpoint_keep)
-        )
+    restarted = distributed.has_begun()
+    if restarted or resume == "auto":
+        files = CheckpointFolder(Path(experiment.output_dir), keep=experiment.checkpoint_keep)
+        newest = newest_checkpoint(files)
         # a worker that died before the first checkpoint starts as it did
         resume, tune = (newest, None) if newest else (None if resume == "auto" else resume, tune)
     experiment = _seeded(experiment, resume)
     trainer = build_trainer(experiment, device, resume=resume, tune=tune)
     # only now: a run that cannot start leaves nothing behind
     folder = make_folder(experiment.output_dir)
-    if distributed.is_main() and (resume is None or Path(resume).resolve().parent != folder.resolve()):
-        trainer.files.set_aside()
+    if distributed.is_main() and not restarted:
+        trainer.files.claim(Path(resume) if resume else None, step=trainer.global_step)
+        distributed.mark_begun()
     setup_logging(folder)
     trainer.fit()
 

@@ -20,6 +20,7 @@ from torch.distributed.distributed_c10d import PrefixStore, ProcessGroup, Store
 
 TIMEOUT = timedelta(minutes=10)  # of a collective: ranks do the same work, so a longer wait is a hang
 PATIENCE = timedelta(hours=12)  # of `barrier`: ranks wait there while the main one works alone
+BEGUN = "begun"  # key in the launcher's store
 LOST_PEER = re.compile(
     r"closed by peer|connection closed|connection reset|broken pipe|got 0 bytes|remote process exited"
     r"|socket timeout|timed out (waiting|after)|communicator was aborted",
@@ -176,6 +177,25 @@ def stop() -> None:
 def restart_count() -> int:
     """How often torchrun has restarted the workers of this node; 0 without torchrun."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def has_begun() -> bool:
+    """Whether an earlier attempt of this launch came as far as `mark_begun`; the same on all ranks.
+
+    A collective call. Nodes count restarts each for itself, so the launcher's store is asked, by rank 0.
+    """
+    begun = False
+    if is_main():
+        store = _launcher_store(TIMEOUT)
+        begun = restart_count() > 0 if store is None else store.check([BEGUN])
+    return bool(broadcast_int(int(begun)))
+
+
+def mark_begun() -> None:
+    """Let later attempts of this launch know that this one has begun its work; called by rank 0."""
+    store = _launcher_store(TIMEOUT)
+    if store is not None:
+        store.set(BEGUN, "")
 
 
 def lost_peer(error: BaseException) -> str | None:

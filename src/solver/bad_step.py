@@ -125,13 +125,14 @@ def why_stopped(bad: BadStep, limit: int, *, dump: Path, newest: Path) -> str:
         bad: The step.
         limit: The setting.
         dump: The file that holds it.
-        newest: The run's newest checkpoint.
+        newest: Where the run's newest checkpoint is, if it has written one.
     """
+    source = f"Go on from {newest}" if newest.exists() else "Start anew"
     pictures = [i for batch in bad.batches for i in batch.targets.image_ids]
     return (
         f"{limit} steps in a row were skipped (max_bad_steps), the last one step {bad.step} with pictures "
         f"{pictures}: {bad_words(bad.losses, bad.gradients)}. {dump} holds it, and `python "
-        f"tools/replay_step.py {dump}` repeats it. Go on from {newest} with a lower learning rate "
+        f"tools/replay_step.py {dump}` repeats it. {source} with a lower learning rate "
         "(-u optimizer.lr=...) or without --use-amp"
     )
 

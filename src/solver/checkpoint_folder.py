@@ -1,8 +1,10 @@
 """A run's checkpoints: the newest few and the best, kept so that a kill at any moment leaves a good one."""
 
 import logging
+import math
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import count
@@ -13,7 +15,16 @@ from .checkpoint import REPLACE, read_checkpoint, save_checkpoint, sync_folder, 
 
 logger = logging.getLogger(__name__)
 
-METRICS = "metrics.jsonl"
+LEFT_BY_A_RUN = (
+    "metrics.jsonl",
+    "eval.json",
+    "curves.png",
+    "config.yml",
+    "log.txt",
+    "summary",
+    "bad_step_*.pth",
+)
+"""What a run's folder holds beside checkpoints, of this package's making."""
 _UNFINISHED = ".unfinished"
 
 
@@ -92,22 +103,21 @@ class CheckpointFolder:
         )
 
     def set_aside(self) -> Path | None:
-        """Move the checkpoints of an earlier run and its metrics to a folder `previous-N`, for a fresh start.
+        """Move the checkpoints of an earlier run, and what tells of it, to a folder `previous-N`.
 
-        A restarted worker then cannot take them for its own. A kill in the middle leaves them half moved;
-        the next call, or save, moves the rest.
+        A kill in the middle leaves them half moved; the next call, or save, moves the rest.
 
         Returns:
-            The folder; None where there were no checkpoints.
+            The folder; None where nothing tells of an earlier run.
 
         Raises:
             ValueError: They cannot be moved.
         """
         half = self._half_aside()
         moving = self._checkpoints()
-        if half is None and not moving:
+        if half is None and not moving and not (self.folder / LEFT_BY_A_RUN[0]).exists():
             return None
-        moving += [path for path in (self.folder / METRICS,) if path.exists()]
+        moving += [path for pattern in LEFT_BY_A_RUN for path in sorted(self.folder.glob(pattern))]
         try:
             if half is None:
                 half = self._next_aside()
@@ -126,6 +136,50 @@ class CheckpointFolder:
         names = ", ".join(sorted(path.name for path in aside.iterdir()))
         logger.info("set aside what an earlier run left in %s: %s are in %s now", self.folder, names, aside)
         return aside
+
+    def claim(self, resumed: Path | None, *, step: int) -> None:
+        """Make the folder that of the run which begins; what other runs left there is set aside, not lost.
+
+        Args:
+            resumed: The checkpoint that it goes on from, if any. From another folder its best one is copied.
+            step: Steps that the run has behind it; its checkpoints of later ones, and damaged ones, go aside.
+
+        Raises:
+            ValueError: Files cannot be moved or copied.
+        """
+        if resumed is None:
+            self.set_aside()
+        elif resumed.resolve().parent != self.folder.resolve():
+            self.set_aside()
+            self._adopt_best(resumed.with_name(self.best.name))
+        elif resumed.name != self.last.name:
+            self._set_aside_later(step)
+
+    def _set_aside_later(self, step: int) -> None:
+        later = [path for path in self._checkpoints() if _step_of(path) > step]
+        if not later:
+            return
+        aside = self._next_aside().with_suffix("")
+        try:
+            aside.mkdir()
+            for path in later:
+                os.replace(path, aside / path.name)
+            sync_folder(self.folder)
+        except OSError as error:
+            raise ValueError(
+                f"{self.folder}: its later checkpoints cannot be moved aside: {error}"
+            ) from error
+        names = ", ".join(path.name for path in later)
+        logger.info("set aside what comes after step %d: %s are in %s now", step, names, aside)
+
+    def _adopt_best(self, theirs: Path) -> None:
+        if not theirs.exists():
+            return
+        try:
+            shutil.copyfile(theirs, temporary_of(self.best))
+            os.replace(temporary_of(self.best), self.best)
+        except OSError as error:
+            raise ValueError(f"{theirs} cannot be copied to {self.folder}: {error}") from error
 
     def _shift(self) -> None:
         """Make room at `last.1.pth` and put `last.pth` there, which stays where it is where links exist."""
@@ -167,3 +221,11 @@ class CheckpointFolder:
     def _next_aside(self) -> Path:
         free = next(i for i in count(1) if not (self.folder / f"previous-{i}").exists())
         return self.folder / f"previous-{free}{_UNFINISHED}"
+
+
+def _step_of(path: Path) -> float:
+    """The step that a checkpoint was written after; a damaged one is later than any."""
+    try:
+        return int(read_checkpoint(path).get("step", 0))
+    except ValueError:
+        return math.inf

@@ -1,5 +1,6 @@
 """Run a model over the evaluation pictures and score it."""
 
+import sys
 from collections.abc import Callable, Iterable
 
 import torch
@@ -65,7 +66,13 @@ class Evaluation:
         """
         self.evaluator.reset()
         pictures: list[Image.Image] = []
-        for batch in tqdm(self.loader, desc="evaluate", unit="batch", disable=not is_main(), leave=False):
+        for batch in tqdm(
+            self.loader,
+            desc="evaluate",
+            unit="batch",
+            disable=not (is_main() and sys.stderr.isatty()),
+            leave=False,
+        ):
             if stop is not None and stop.local() is not None:
                 break
             found = self._detect(model, precision, batch)

@@ -20,7 +20,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class StopRequest:
     """Turns a signal that wants to end the process into a question that the training loop asks.
 
-    Within the `with` block SIGTERM and the first Ctrl-C are only noted; a second Ctrl-C interrupts at once.
+    Within the `with` block the first SIGTERM or Ctrl-C is only noted; a Ctrl-C after it interrupts at once.
     Outside the main thread, where Python allows no handler, nothing is noted. Once a signal has come, a
     collective that fails because another rank has gone ends in `Interrupted`: that rank was first to stop.
     """
@@ -50,7 +50,7 @@ class StopRequest:
         if os.getpid() != self._pid:  # a process that was forked here: it is not asked, and ends as usual
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        elif self._signal == number == signal.SIGINT:
+        elif self._signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         elif self._signal is None:
             self._signal = number

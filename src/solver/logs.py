@@ -5,7 +5,8 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -19,7 +20,15 @@ from tqdm import tqdm
 from .. import distributed
 from .progress import Progress
 
-__all__ = ["MetricsLog", "Progress", "TensorboardLog", "picture_grid", "setup_logging"]
+__all__ = [
+    "MetricsLog",
+    "Progress",
+    "TensorboardLog",
+    "picture_grid",
+    "setup_logging",
+    "write_whole",
+    "writing_in",
+]
 
 OWN_LOGGERS = (__name__.partition(".")[0], "__main__")
 
@@ -63,6 +72,29 @@ def make_folder(path: str | Path) -> Path:
     return folder
 
 
+@contextmanager
+def writing_in(folder: Path) -> Iterator[None]:
+    """Inside, a file of `folder` that cannot be written is the user's fault, as on a full disk.
+
+    Raises:
+        ValueError: With the folder, the reason and the remedy.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"{folder}: a file cannot be written there: {error.strerror or error}; make room or choose "
+            "another --output-dir, and go on from the newest checkpoint (-r auto)"
+        ) from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write `text` to `path`, which holds the old text or the new one whatever happens."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
 class _ConsoleHandler(logging.Handler):
     """Writes to stderr, as it is at the time, above a progress bar instead of through it."""
 
@@ -84,7 +116,6 @@ class MetricsLog:
         output_dir: Folder of the file.
         resume_step: Optimizer steps that the run has behind it. Lines of later steps, written by a run that
             was cut off after its checkpoint, and a half-written line are dropped: nothing stands there twice.
-            A run that starts at 0 keeps the file of an earlier run as `metrics.previous.jsonl`.
     """
 
     def __init__(self, output_dir: Path, *, resume_step: int = 0) -> None:
@@ -93,9 +124,7 @@ class MetricsLog:
         if not distributed.is_main():
             return
         output_dir.mkdir(parents=True, exist_ok=True)
-        if self.path.exists() and resume_step == 0:
-            os.replace(self.path, output_dir / "metrics.previous.jsonl")
-        elif self.path.exists():
+        if self.path.exists():
             _drop_later_lines(self.path, resume_step)
         self._file = self.path.open("a", encoding="utf-8", buffering=1)
 
@@ -136,9 +165,7 @@ def _drop_later_lines(path: Path, step: int) -> None:
             continue
         if isinstance(record, dict) and record.get("step", 0) <= step:
             kept.append(line + "\n")
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, "".join(kept))
 
 
 def _json_value(value: object) -> object:

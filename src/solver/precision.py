@@ -45,6 +45,10 @@ def choose_precision(
     float32 and says so.
     """
     if not use_amp:
+        if opt_level != "O1":
+            logger.warning(
+                "amp.opt_level: %s has no effect without use_amp: the run is in float32", opt_level
+            )
         return Precision(device.type, None)
     if dtype != "auto":
         chosen: torch.dtype = getattr(torch, dtype)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from ..distributed import is_main
 from ..evaluation import CocoMetrics, plot_history, write_metrics
-from .logs import MetricsLog, TensorboardLog
+from .logs import MetricsLog, TensorboardLog, writing_in
 
 
 class Recorder:
@@ -36,28 +36,20 @@ class Recorder:
 
     def training(self, epoch: int, step: int, losses: Mapping[str, float], rates: Sequence[float]) -> None:
         """Losses (means since the last call) and learning rates after `step`."""
-        total, highest = sum(losses.values()), max(rates)
+        told = {"loss": sum(losses.values()), "lr": max(rates), **losses}
         named_rates = {f"lr_{i}": rate for i, rate in enumerate(rates)}
-        self.log.write(
-            {
-                "kind": "train",
-                "epoch": epoch,
-                "step": step,
-                "loss": total,
-                "lr": highest,
-                **losses,
-                **named_rates,
-            }
-        )
-        self.board.scalars({"loss": total, **losses, **named_rates}, step)
+        with writing_in(self.output_dir):
+            self.log.write({"kind": "train", "epoch": epoch, "step": step, **told, **named_rates})
+            self.board.scalars({"loss": told["loss"], **losses, **named_rates}, step)
 
     def evaluation(
         self, epoch: int, step: int, metrics: CocoMetrics, pictures: Sequence[Image.Image]
     ) -> None:
         """COCO's numbers after an epoch, and some pictures with what was found in them."""
-        self.log.write({"kind": "eval", "epoch": epoch, "step": step, **metrics.numbers()})
-        self.board.scalars(metrics.numbers(), step)
-        self.board.images(pictures, step)
-        if is_main():
-            write_metrics(metrics, self.output_dir / "eval.json")
-            plot_history(self.output_dir / "metrics.jsonl", self.output_dir / "curves.png")
+        with writing_in(self.output_dir):
+            self.log.write({"kind": "eval", "epoch": epoch, "step": step, **metrics.numbers()})
+            self.board.scalars(metrics.numbers(), step)
+            self.board.images(pictures, step)
+            if is_main():
+                write_metrics(metrics, self.output_dir / "eval.json")
+                plot_history(self.output_dir / "metrics.jsonl", self.output_dir / "curves.png")

@@ -31,6 +31,8 @@ class RunState:
         epoch: Epochs that are done, with their evaluation.
         step_in_epoch: Optimizer steps done of the next one.
         best: The numbers of the best evaluation so far, and its `epoch`.
+        best_weights: That model's state dict on the CPU, where a later stage starts from it. Not read from
+            `best.pth`: a run that goes on from an older checkpoint would find a later best there.
         stale_evaluations: Evaluations since then.
         bad_steps: Steps in a row, up to now, whose gradients were not finite.
         window: This rank's losses [number of losses] of each step since the last line of the log.
@@ -39,6 +41,7 @@ class RunState:
     epoch: int = 0
     step_in_epoch: int = 0
     best: dict[str, float] = field(default_factory=dict)
+    best_weights: dict[str, Tensor] | None = None
     stale_evaluations: int = 0
     bad_steps: int = 0
     window: list[Tensor] = field(default_factory=list)
@@ -60,6 +63,7 @@ def stored_state(model: nn.Module, step: TrainingStep, run: RunState, steps_per_
         "steps_per_epoch": steps_per_epoch,
         "step": int(step.schedule.last_epoch),
         "best": run.best,
+        "best_weights": run.best_weights,
         "stale_evaluations": run.stale_evaluations,
         "bad_steps": run.bad_steps,
         "window": window,
@@ -71,8 +75,8 @@ def restore(path: Path, model: nn.Module, step: TrainingStep, steps_per_epoch: i
     """Put `model` and `step` where the checkpoint at `path` left them, and say where that is.
 
     Raises:
-        ValueError: The file holds weights only, is of another model or other parameter groups, or lies inside
-            an epoch of another number of steps.
+        ValueError: The file holds weights only, or is of another model, other parameter groups or another
+            number of steps an epoch.
     """
     checkpoint = read_checkpoint(path)
     missing = sorted(NEEDED - checkpoint.keys())
@@ -81,20 +85,21 @@ def restore(path: Path, model: nn.Module, step: TrainingStep, steps_per_epoch: i
             f"{path} holds no {', '.join(missing)}: training cannot go on from it; "
             "start from its weights with -t instead of -r"
         )
-    inside = int(checkpoint.get("step_in_epoch", 0))
-    if inside and checkpoint["steps_per_epoch"] != steps_per_epoch:
+    then = checkpoint.get("steps_per_epoch", steps_per_epoch)
+    if then != steps_per_epoch:
         raise ValueError(
-            f"{path} was written inside an epoch of {checkpoint['steps_per_epoch']} steps, and an epoch has "
-            f"{steps_per_epoch} now: go on with the training set, total_batch_size and accumulate_steps of "
-            "config.yml beside it, or take its weights alone with -t"
+            f"{path} is of a run with {then} steps an epoch, and there are {steps_per_epoch} now: go on with "
+            "the training set, total_batch_size and accumulate_steps of config.yml beside it, or take its "
+            "weights alone with -t"
         )
     _load(path, checkpoint, model, step)
     if distributed.is_main() and "rng" in checkpoint:  # a step's draws are seeded anew, on every rank
         set_random_state(checkpoint["rng"])
     return RunState(
         epoch=int(checkpoint["epoch"]),
-        step_in_epoch=inside,
+        step_in_epoch=int(checkpoint.get("step_in_epoch", 0)),
         best=dict(checkpoint["best"]),
+        best_weights=checkpoint.get("best_weights"),
         stale_evaluations=int(checkpoint.get("stale_evaluations", 0)),
         bad_steps=int(checkpoint.get("bad_steps", 0)),
         window=_own_window(checkpoint.get("window"), model),

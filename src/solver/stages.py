@@ -1,5 +1,6 @@
 """The training plan: what trains and how pictures are prepared, from which epoch to which."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -8,6 +9,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from ..core import StageSettings
+
+logger = logging.getLogger(__name__)
 
 Trainable = Literal["frozen", "all"] | int
 INHERITED = ("strong_augmentation", "multi_scale", "backbone", "backbone_lr_factor")
@@ -83,6 +86,7 @@ def plan_stages(
             **given, start=start, end=min(end, epochs), ema_restart_decay=stated.ema_restart_decay
         )
         if start >= epochs:
+            logger.warning("%s never starts: the run has %d epochs", where, epochs)
             continue
         if stated.unfreeze_blocks and start > frozen_until and stages[-1].backbone != "frozen":
             raise ValueError(

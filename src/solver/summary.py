@@ -12,14 +12,17 @@ def closing_words(output_dir: Path, metric: str, best: Mapping[str, float]) -> s
         metric: The number that decided what is best.
         best: The numbers of the best evaluation and its epoch; empty where there was none.
     """
-    config = output_dir / "config.yml"
+    config, weights = output_dir / "config.yml", output_dir / "best.pth"
     if not best:
         return f"the run is over without an evaluation; its weights are in {output_dir / 'last.pth'}"
     numbers = ", ".join(f"{name} {best[name]:.4f}" for name in dict.fromkeys((metric, "AP", "AP50")))
+    told = f"the run is over; best in epoch {best['epoch']:g}: {numbers}"
+    if not weights.exists():
+        return f"{told}; {weights} is missing, the newest weights are in {output_dir / 'last.pth'}"
     return (
-        f"the run is over; best in epoch {best['epoch']:g}: {numbers}\n"
-        f"  weights  {output_dir / 'best.pth'} (the newest: {output_dir / 'last.pth'})\n"
+        f"{told}\n"
+        f"  weights  {weights} (the newest: {output_dir / 'last.pth'})\n"
         f"  curves   {output_dir / 'curves.png'}, numbers in {output_dir / 'metrics.jsonl'}\n"
-        f"  test     python train.py -c {config} --test-only -r {output_dir / 'best.pth'}\n"
-        f"  export   python tools/deployment/export_onnx.py -c {config} -r {output_dir / 'best.pth'}"
+        f"  test     python train.py -c {config} --test-only -r {weights}\n"
+        f"  export   python tools/deployment/export_onnx.py -c {config} -r {weights}"
     )

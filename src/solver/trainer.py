@@ -20,11 +20,10 @@ from ..nn.sync_norm import synchronise_batch_norm
 from ..optim import groups_table
 from ..structures import Batch, ClassNames
 from .bad_step import bad_step, why_stopped, write_bad_step
-from .checkpoint import read_checkpoint
 from .checkpoint_folder import CheckpointFolder
 from .evaluate import Evaluation
 from .interrupt import StopRequest
-from .logs import Progress, make_folder
+from .logs import Progress, make_folder, write_whole, writing_in
 from .optimization import build_step
 from .precision import choose_precision
 from .recorder import Recorder
@@ -32,7 +31,6 @@ from .resume import RunState, restore, stored_state
 from .stages import Stage, backbone_groups, plan_stages, release_backbone, stages_table
 from .step import Criterion, StepResult
 from .summary import closing_words
-from .weights import model_state
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +65,7 @@ class Trainer:
             device, use_amp=settings.use_amp, dtype=settings.amp.dtype, opt_level=settings.amp.opt_level
         )
         backbone = self.model.backbone
-        self.stages = plan_stages(
+        stages = plan_stages(
             settings.stages,
             epochs=settings.epochs,
             num_blocks=getattr(backbone, "num_blocks", 0),
@@ -79,7 +77,7 @@ class Trainer:
                 multi_scale=stage.multi_scale and settings.multi_scale is not None,
                 strong_augmentation=stage.strong_augmentation and parts.loader.has_strong_augmentation,
             )
-            for stage in self.stages
+            for stage in stages
         )
         repeat = settings.multi_scale.base_size_repeat if settings.multi_scale else 0
         self.sizes = sizes_for(settings.eval_spatial_size, repeat) if repeat else []
@@ -95,7 +93,6 @@ class Trainer:
         backbone_groups(self.model, self.stages, self.step.optimizer)
         self.files = CheckpointFolder(self.output_dir, keep=settings.checkpoint_keep)
         self.run = RunState()
-        self.best_checkpoint: Path | None = None
 
     @property
     def global_step(self) -> int:
@@ -109,8 +106,8 @@ class Trainer:
             Interrupted: SIGTERM or SIGINT asked to stop; a checkpoint of this moment is written.
         """
         if distributed.is_main():
-            make_folder(self.output_dir)
-            (self.output_dir / "config.yml").write_text(self.parts.config_text)
+            with writing_in(make_folder(self.output_dir)):
+                write_whole(self.output_dir / "config.yml", self.parts.config_text)
         logger.info("parameter groups\n%s", groups_table(self.step.optimizer.param_groups))
         logger.info("training plan, %d steps an epoch\n%s", self.steps_per_epoch, stages_table(self.stages))
         metrics: CocoMetrics | None = None
@@ -122,24 +119,25 @@ class Trainer:
                 stage = next(s for s in self.stages if s.start <= self.run.epoch < s.end)
                 self._train_epoch(stage, self._enter(stage), recorder, stop)
                 metrics = self._evaluate_and_save(recorder, stop) or metrics
+        if self._out_of_patience():
+            logger.info("no new best in %d evaluations: the run ends here", self.run.stale_evaluations)
         logger.info("%s", closing_words(self.output_dir, self.settings.best_metric, self.run.best))
         return metrics
 
     def _out_of_patience(self) -> bool:
         patience = self.settings.patience
-        over = patience is not None and self.run.stale_evaluations >= patience
-        if over:
-            logger.info("no new best in %d evaluations: the run ends here (patience)", patience)
-        return over
+        return patience is not None and self.run.stale_evaluations >= patience
 
     def _enter(self, stage: Stage) -> nn.Module:
         """Put the stage's rules in force; the model to call, wrapped for what trains now."""
         epoch, ema = self.run.epoch, self.step.ema
         begins = epoch == stage.start and self.run.step_in_epoch == 0
         decay = stage.ema_restart_decay if begins and ema is not None else None
-        best = self.best_checkpoint
-        if decay is not None and best is not None and distributed.is_main():
-            self.model.load_state_dict(model_state(read_checkpoint(best))[0])
+        best = self.run.best_weights if decay is not None else None
+        if best is not None:
+            self.model.load_state_dict(best)
+        if not self._restarts_after(epoch):
+            self.run.best_weights = None
         release_backbone(self.model, stage, self.step.optimizer, self.step.schedule)
         self.parts.loader.set_epoch(
             epoch,
@@ -155,9 +153,12 @@ class Trainer:
             model = DistributedDataParallel(model, gradient_as_bucket_view=True)
         if decay is not None and ema is not None:
             ema.restart(decay, from_model=self.model)
-            source = best or "the current weights: there is no best checkpoint yet"
+            source = "the best weights" if best else "the current weights: there was no evaluation yet"
             logger.info("the average starts anew with decay %g, from %s", decay, source)
         return model
+
+    def _restarts_after(self, epoch: int) -> bool:
+        return any(stage.start > epoch and stage.ema_restart_decay is not None for stage in self.stages)
 
     def _train_epoch(self, stage: Stage, model: nn.Module, recorder: Recorder, stop: StopRequest) -> None:
         s, run = self.settings, self.run
@@ -202,6 +203,7 @@ class Trainer:
         """A last checkpoint. No rank leaves before it is written: the launcher would end the others."""
         self._save(last=True)
         distributed.barrier()
+        logger.warning("step %d is kept in %s; -r auto goes on from it", self.global_step, self.files.last)
 
     def _accumulated(self) -> Iterator[list[Batch]]:
         batches = iter(self.parts.loader)
@@ -209,9 +211,8 @@ class Trainer:
             yield list(islice(batches, self.settings.accumulate_steps))
 
     def _draw_size(self, stage: Stage) -> tuple[int, int] | None:
-        if not stage.multi_scale:
-            return None
-        return draw_size(self.sizes, seed=self.settings.seed or 0, step=self.global_step)
+        seed = self.settings.seed or 0
+        return draw_size(self.sizes, seed=seed, step=self.global_step) if stage.multi_scale else None
 
     def _to_device(self, batch: Batch, size_hw: tuple[int, int] | None) -> tuple[Tensor, Any]:
         moved = batch.to(self.device)
@@ -229,15 +230,9 @@ class Trainer:
         )
         if run.bad_steps < limit:
             return
+        config, epoch = self.parts.config_text, run.epoch
         bad = bad_step(
-            self.model,
-            self.step,
-            result,
-            batches,
-            size_hw=size_hw,
-            epoch=run.epoch,
-            seed=seed,
-            config=self.parts.config_text,
+            self.model, self.step, result, batches, size_hw=size_hw, epoch=epoch, seed=seed, config=config
         )
         dump = self.output_dir / f"bad_step_{distributed.rank()}.pth"
         write_bad_step(dump, bad)
@@ -251,7 +246,8 @@ class Trainer:
         if last_epoch or (run.epoch + 1) % s.eval_every == 0:
             metrics, improved = self._evaluate(recorder, stop)
         run.epoch, run.step_in_epoch = run.epoch + 1, 0
-        self._save(best=improved, last=last_epoch or run.epoch % s.checkpoint_freq == 0)
+        ends = last_epoch or self._out_of_patience()
+        self._save(best=improved, last=ends or run.epoch % s.checkpoint_freq == 0)
         return metrics
 
     def _evaluate(self, recorder: Recorder, stop: StopRequest) -> tuple[CocoMetrics, bool]:
@@ -269,7 +265,8 @@ class Trainer:
         run.stale_evaluations = 0 if improved else run.stale_evaluations + 1
         if improved:
             run.best = {**metrics.numbers(), "epoch": run.epoch}
-            self.best_checkpoint = self.files.best
+            if self._restarts_after(run.epoch):
+                run.best_weights = {name: t.cpu().clone() for name, t in evaluated.state_dict().items()}
         recorder.evaluation(run.epoch, self.global_step, metrics, pictures)
         told = (run.epoch, metrics.AP, metrics.AP50, s.best_metric, run.best.get(s.best_metric, value))
         logger.info("epoch %d: AP %.4f, AP50 %.4f; best %s %.4f", *told)
@@ -277,6 +274,8 @@ class Trainer:
 
     def _save(self, *, best: bool = False, last: bool = False) -> None:
         """Write checkpoints; all ranks call it, since those with a log window open give their part of it."""
+        if not (best or last):
+            return
         state = stored_state(self.model, self.step, self.run, self.steps_per_epoch)
         state["classes"] = {"names": list(self.parts.classes.names), "ids": list(self.parts.classes.ids)}
         state["config"] = self.parts.config_text
@@ -292,7 +291,5 @@ class Trainer:
             ValueError: The file holds weights only, or does not fit this experiment.
         """
         self.run = restore(path, self.model, self.step, self.steps_per_epoch)
-        beside = path.with_name("best.pth")
-        self.best_checkpoint = beside if self.run.best and beside.exists() else None
         where = (path, self.run.epoch, self.settings.epochs, self.run.step_in_epoch, self.steps_per_epoch)
         logger.info("resumed from %s: epoch %d of %d is next, %d of its %d steps are done", *where)

@@ -212,7 +212,7 @@ def test_more_than_nine_are_taken_in_the_order_of_their_numbers(tmp_path: Path) 
 def test_no_checkpoint_is_no_fault(run: CheckpointFolder) -> None:
     assert run.newest_good() is None and run.set_aside() is None
     run.folder.mkdir()
-    (run.folder / "metrics.jsonl").write_text("{}\n")
+    (run.folder / "pictures").mkdir()
     (run.folder / "last.pth.tmp").write_bytes(b"half")
     assert run.newest_good() is None and run.set_aside() is None
 

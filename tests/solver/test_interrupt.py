@@ -56,9 +56,12 @@ def test_other_threads_leave_the_handlers_alone() -> None:
 
 
 def test_a_forked_process_ends_as_usual() -> None:
+    context = multiprocessing.get_context("fork")
+    begun = context.Event()  # Python forgets a signal that comes in the middle of a fork
     with StopRequest() as stop:
-        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child = context.Process(target=lambda: (begun.set(), time.sleep(60)))
         child.start()
+        assert begun.wait(20)
         child.terminate()
         child.join(20)
         assert child.exitcode == -signal.SIGTERM

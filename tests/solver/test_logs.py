@@ -1,6 +1,8 @@
+import errno
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import torch
 from PIL import Image
 
 from src import distributed
-from src.solver.logs import MetricsLog, TensorboardLog, picture_grid, setup_logging
+from src.solver.logs import MetricsLog, TensorboardLog, picture_grid, setup_logging, writing_in
 
 
 @pytest.fixture
@@ -115,12 +117,19 @@ def test_a_resumed_run_leaves_no_doubles(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.jsonl"]
 
 
-def test_a_fresh_run_keeps_the_earlier_runs_file(tmp_path: Path) -> None:
+def test_a_run_that_starts_again_drops_what_came_before_any_checkpoint(tmp_path: Path) -> None:
     for run in (1, 2):
         with MetricsLog(tmp_path) as log:
             log.write({"step": 5, "run": run})
     assert lines_of(tmp_path / "metrics.jsonl") == [{"step": 5, "run": 2}]
-    assert lines_of(tmp_path / "metrics.previous.jsonl") == [{"step": 5, "run": 1}]
+
+
+def test_a_full_disk_is_told_with_the_folder_and_the_remedy(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ValueError, match=r"No space left on device; make room.*-r auto"),
+        writing_in(tmp_path),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_resuming_without_a_file_starts_one(tmp_path: Path) -> None:

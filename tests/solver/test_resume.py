@@ -1,5 +1,6 @@
 """Runs that are stopped anywhere and go on: they end as one that was never disturbed, bit by bit."""
 
+import errno
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import torch
 
 from src import assembly
 from src.door import Interrupted
+from src.evaluation import CocoMetrics
 from src.solver.evaluate import Evaluation
 from src.solver.trainer import Trainer
 
@@ -142,14 +144,14 @@ def test_a_fresh_start_keeps_the_earlier_runs_files(tiny_config: Config, tmp_pat
     assert (folder / "best.pth").read_bytes() != earlier
 
 
-def test_inside_an_epoch_another_number_of_steps_is_refused(
+def test_another_number_of_steps_an_epoch_is_refused(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_config()
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         ask_to_stop_in_step(patch, 1)
         train(config, tmp_path / "run")
-    with pytest.raises(ValueError, match=r"inside an epoch of 4 steps.*has 2 now"):
+    with pytest.raises(ValueError, match=r"a run with 4 steps an epoch, and there are 2 now"):
         train(config, tmp_path / "run", "train_dataloader.total_batch_size=8", resume="auto")
 
 
@@ -164,3 +166,65 @@ def test_a_run_without_progress_ends_by_patience(
     assert [line["epoch"] for line in lines if line["kind"] == "eval"] == [0, 1, 2]
     told = caplog.messages[-1]
     assert "best in epoch 0" in told and f"--test-only -r {folder / 'best.pth'}" in told
+
+
+def test_a_later_best_checkpoint_does_not_leak_into_a_run_that_goes_on_from_before_it(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # every evaluation is better than the one before, so that best.pth is always of the newest
+    numbers = CocoMetrics.numbers
+    rising = iter(range(10**6))
+    monkeypatch.setattr(CocoMetrics, "numbers", lambda self: numbers(self) | {"AP": float(next(rising))})
+    plan = [{"start": 0}, {"start": 2, "multi_scale": False, "ema_restart_decay": 0.8}]
+    config = tiny_config(**{**PLAN, "stages": plan, "eval_every": 1})
+    whole = train(config, tmp_path / "whole", "checkpoint_keep=4")
+    cut = tmp_path / "cut"
+    shutil.copytree(whole, cut)
+    assert torch.load(cut / "last.2.pth", weights_only=True)["epoch"] == 2  # the restart is next
+    for later in ("last.pth", "last.1.pth"):
+        (cut / later).unlink()
+    train(config, cut, "checkpoint_keep=4", resume="auto")
+    states = [torch.load(folder / "last.pth", weights_only=True) for folder in (cut, whole)]
+    assert [key for key in ("model", "ema", "optimizer") if not same(states[0][key], states[1][key])] == []
+
+
+def test_going_on_elsewhere_takes_the_best_checkpoint_along(tiny_config: Config, tmp_path: Path) -> None:
+    config = tiny_config(epochs=1)
+    first = train(config, tmp_path / "first")
+    second = train(config, tmp_path / "second", "epochs=2", resume=str(first / "last.pth"))
+    assert (second / "best.pth").exists()
+
+
+def test_going_on_from_an_older_checkpoint_sets_the_later_ones_aside(
+    tiny_config: Config, tmp_path: Path
+) -> None:
+    config = tiny_config(epochs=3)
+    folder = train(config, tmp_path / "run")
+    train(config, folder, "epochs=2", resume=str(folder / "last.2.pth"))
+    assert torch.load(folder / "previous-1" / "last.pth", weights_only=True)["epoch"] == 3
+    assert torch.load(folder / "last.pth", weights_only=True)["epoch"] == 2
+
+
+def test_a_run_that_patience_ends_keeps_its_last_checkpoint(tiny_config: Config, tmp_path: Path) -> None:
+    slow = ["optimizer.lr=1e-12", "optimizer.params=[]", "use_ema=False"]
+    folder = train(tiny_config(), tmp_path / "run", "epochs=9", "patience=1", "checkpoint_freq=5", *slow)
+    assert torch.load(folder / "last.pth", weights_only=True)["epoch"] == 2
+
+
+def test_a_full_disk_leaves_the_old_config(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(epochs=1)
+    folder = train(config, tmp_path / "run")
+    told = (folder / "config.yml").read_text()
+    write = Path.write_text
+
+    def full(self: Path, text: str, **rest: Any) -> int:
+        if self.name.startswith("config.yml"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(self, text, **rest)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(ValueError, match="No space left on device; make room"):
+        train(config, folder, "epochs=2", resume="auto")
+    assert (folder / "config.yml").read_text() == told
