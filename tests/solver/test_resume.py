@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -228,3 +230,44 @@ def test_a_full_disk_leaves_the_old_config(
     with pytest.raises(ValueError, match="No space left on device; make room"):
         train(config, folder, "epochs=2", resume="auto")
     assert (folder / "config.yml").read_text() == told
+
+
+KILLED_WHILE_BUILDING = """
+import os, signal, sys
+sys.path.insert(0, sys.argv.pop(1))
+import train
+from src import assembly, distributed, door
+build = assembly.build_trainer
+def killed(*args, **rest):
+    if distributed.restart_count() == 0 and distributed.rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return build(*args, **rest)
+assembly.build_trainer = killed
+sys.exit(door.run(train.main))
+"""
+
+
+@pytest.mark.dist
+def test_a_worker_that_dies_before_its_run_has_begun_does_not_resume_an_earlier_one(
+    tiny_config: Config, tmp_path: Path, repo_root: Path
+) -> None:
+    config = tiny_config(epochs=1)
+    folder = train(config, tmp_path / "run", "seed=1")
+    earlier = (folder / "last.pth").read_bytes()
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED_WHILE_BUILDING)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    arguments = [str(script), str(repo_root), "-c", str(config), "-u", f"output_dir={folder}"]
+    done = subprocess.run(
+        [*launcher, "--max-restarts=1", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (folder / "previous-1" / "last.pth").read_bytes() == earlier
+    assert "resumed from" not in done.stderr
+    assert torch.load(folder / "last.pth", weights_only=True)["step"] == STEPS_PER_EPOCH
