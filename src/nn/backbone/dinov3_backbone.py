@@ -44,6 +44,8 @@ class DINOv3Backbone(nn.Module):
             What is said of training blocks here and in the training plan is then said of their factors.
         gradient_checkpointing: Keep each block's input alone in training and compute the block anew for its
             gradients: far less memory for a third more work.
+        window: 2 lets the blocks that the adapter does not tap attend inside quarters of the picture, half as
+            high and half as wide; 1 lets all blocks attend to the whole of it, as they were trained.
 
     Attributes:
         levels: Width and stride of P8, P16 and P32.
@@ -76,6 +78,7 @@ class DINOv3Backbone(nn.Module):
         layer_scale: float | None = None,
         lora: LoRA | None = None,
         gradient_checkpointing: bool = False,
+        window: Literal[1, 2] = 1,
     ) -> None:
         super().__init__()
         shape = ViTShape(embed_dim, depth, num_heads, layer_scale)
@@ -90,6 +93,7 @@ class DINOv3Backbone(nn.Module):
         self.vit: Eva = build_vit(model_name, shape)
         self.full_depth = len(self.vit.blocks)
         self.taps = _checked_taps(interaction_indexes, self.full_depth)
+        self.window = _checked_window(window, self.taps)
         self.vit.blocks = self.vit.blocks[: self.taps[-1] + 1]
         self.has_lora = lora is not None
         if lora is not None:
@@ -162,10 +166,9 @@ class DINOv3Backbone(nn.Module):
         return self.sta(self._maps(images), images)  # type: ignore[no-any-return]
 
     def _maps(self, images: Tensor) -> tuple[Tensor, ...]:
-        if any(parameter.requires_grad for parameter in self.vit.parameters()):
-            return extract_maps(self.vit, images, self.taps)
-        with torch.no_grad():
-            return extract_maps(self.vit, images, self.taps)
+        learns = any(parameter.requires_grad for parameter in self.vit.parameters())
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+            return extract_maps(self.vit, images, self.taps, self.window)
 
 
 def _check(strides: tuple[int, ...], freeze_epochs: int, pretrained_shape: ViTShape) -> None:
@@ -188,3 +191,14 @@ def _checked_taps(taps: tuple[int, ...], depth: int) -> tuple[int, ...]:
             f"DINOv3Backbone.interaction_indexes: {tuple(taps)}; ascending block indices, 0 to {depth - 1}."
         )
     return tuple(taps)
+
+
+def _checked_window(window: int, taps: tuple[int, ...]) -> int:
+    if window not in (1, 2):  # what divides every grid that comes from multiples of 32
+        raise ValueError(f"DINOv3Backbone.window: {window}; 1 (off) or 2 along each side.")
+    if window > 1 and len(taps) == taps[-1] + 1:
+        raise ValueError(
+            f"DINOv3Backbone.window: {window}, but interaction_indexes {taps} taps every block, and tapped "
+            "blocks attend globally; leave out window or some of the taps."
+        )
+    return window

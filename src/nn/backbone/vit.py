@@ -11,6 +11,9 @@ import timm
 import torch
 from timm.models.eva import Eva
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .windows import Windows
 
 MODEL_ALIASES = {
     "dinov3_small": "vit_small_patch16_dinov3",
@@ -62,7 +65,7 @@ class RotaryPositions(nn.Module):
     def get_embed(self, shape: tuple[int, int]) -> Tensor:
         """Sines and cosines [h * w, 2 * d] float32 for a grid (h, w); the name is what timm calls."""
         axes = [
-            2.0 * (torch.arange(0.5, size, device=self.periods.device, dtype=torch.float32) / size) - 1.0
+            2.0 * ((torch.arange(size, device=self.periods.device, dtype=torch.float32) + 0.5) / size) - 1.0
             for size in shape
         ]
         centres = torch.stack(torch.meshgrid(axes, indexing="ij"), -1).flatten(0, 1)  # [h * w, 2], y before x
@@ -127,21 +130,48 @@ def published_as(vit: Eva) -> tuple[str, str]:
     return str(config.get("hf_hub_id") or ""), str(config.get("tag") or "")
 
 
-def extract_maps(vit: Eva, images: Tensor, taps: tuple[int, ...]) -> tuple[Tensor, ...]:
+def extract_maps(vit: Eva, images: Tensor, taps: tuple[int, ...], num_windows: int = 1) -> tuple[Tensor, ...]:
     """Patch tokens after the blocks `taps` and the final norm, as maps.
 
     Args:
         vit: What `build_vit` gives.
-        images: [B, 3, 16 * h, 16 * w] normalised.
+        images: [B, 3, 16 * h, 16 * w] normalised; h and w are multiples of `num_windows`.
         taps: Indices of blocks, ascending.
+        num_windows: Above 1, blocks that are not tapped attend inside so many windows along each side, see
+            `windows.py`.
 
     Returns:
         One [B, D, h, w] map for each tap; class and register tokens are left out.
     """
-    maps = vit.forward_intermediates(
-        images, indices=list(taps), norm=True, output_fmt="NCHW", intermediates_only=True, stop_early=True
-    )
-    return tuple(cast(list[Tensor], maps))
+    # Not the whole module: its messages hold the size, for which torch.compile makes a graph of each size.
+    patches = cast(Tensor, cast(Any, vit.patch_embed).proj(images))  # [B, D, h, w]
+    batch, _, height, width = patches.shape
+    prefix = torch.cat((cast(Tensor, vit.cls_token), cast(Tensor, vit.reg_token)), 1).expand(batch, -1, -1)
+    tokens = torch.cat((prefix, patches.flatten(2).transpose(1, 2)), 1)
+    positions = cast(RotaryPositions, vit.rope).get_embed((height, width))
+    windows = Windows(num_windows, (height, width), prefix.shape[1])
+    window_positions = windows.split_positions(positions, batch) if num_windows > 1 else positions
+
+    maps = []
+    start = 0
+    for tap in taps:
+        if num_windows > 1 and tap > start:
+            tokens = windows.join(_run_blocks(vit, start, tap, windows.split(tokens), window_positions))
+            start = tap
+        tokens = _run_blocks(vit, start, tap + 1, tokens, positions)
+        patches = vit.norm(tokens)[:, prefix.shape[1] :].transpose(1, 2)
+        maps.append(patches.reshape(batch, -1, height, width).contiguous())
+        start = tap + 1
+    return tuple(maps)
+
+
+def _run_blocks(vit: Eva, start: int, stop: int, tokens: Tensor, positions: Tensor) -> Tensor:
+    for block in vit.blocks[start:stop]:
+        if vit.grad_checkpointing:
+            tokens = cast(Tensor, checkpoint(block, tokens, positions, use_reentrant=False))
+        else:
+            tokens = block(tokens, positions)
+    return tokens
 
 
 def train_last_blocks(vit: Eva, blocks: int | None) -> None:
