@@ -67,8 +67,8 @@ def test_vfl_stays_finite_for_saturated_logits_and_shows_nan() -> None:
 
 def test_fgl_equals_a_slow_reference() -> None:
     torch.manual_seed(1)
-    logits, left = torch.randn(OUTS, N, 4, R), torch.randint(0, R - 1, (OUTS, N, 4))
-    right_weight, ious = torch.rand(OUTS, N, 4), torch.rand(OUTS, N)
+    logits, left = torch.randn(OUTS, N, 4, R).double(), torch.randint(0, R - 1, (OUTS, N, 4))
+    right_weight, ious = torch.rand(OUTS, N, 4).double(), torch.rand(OUTS, N).double()
     fast = fine_grained_loss(logits, left, 1 - right_weight, right_weight, ious)
     for output in range(OUTS):
         total = 0.0
@@ -78,7 +78,7 @@ def test_fgl_equals_a_slow_reference() -> None:
                 bin_, w = int(left[output, pair, edge]), right_weight[output, pair, edge]
                 loss = -(1 - w) * torch.log(p[bin_]) - w * torch.log(p[bin_ + 1])
                 total += float(ious[output, pair] * loss)
-        assert float(fast[output]) == pytest.approx(total, rel=1e-5)
+        assert float(fast[output]) == pytest.approx(total, rel=1e-9)
 
 
 def test_ddf_and_its_gradient_equal_a_slow_reference() -> None:
