@@ -3,7 +3,7 @@
     python -m benchmarks.training [--work losses step update] [--rounds 7] [--threads 1] [--clock cpu]
 
 - `losses`: criterion and matcher of 6 layers, 300 queries and 80 classes, 20 objects a picture, against the
-  D-FINE loss of `transformers` on the same outputs, denoising included. Ours judges three outputs of these
+  D-FINE loss of `transformers` on the same outputs, denoising included. Ours judges two outputs of these
   that theirs leaves out (tests/nn/test_transformers_peer.py). Batches of 16 and of 64 run in turns too.
 - `step`: a training step of D-FINE-L, 4 pictures of 320 px, against the D-FINE-L of `transformers` with the
   same weights: forward, losses, backward, clipping, AdamW and the average, theirs with torch's AdamW as it
