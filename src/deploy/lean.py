@@ -43,7 +43,7 @@ class LeanAttention(nn.Module):
     def forward(
         self, x: Tensor, rope: Tensor | None = None, attn_mask: Tensor | None = None, is_causal: bool = False
     ) -> Tensor:
-        """As timm's: x [B, T, D], rope [patches, 2 * d] sines and cosines of the last tokens."""
+        """As timm's: x [B, T, D], rope [..., patches, 2 * d] sines and cosines of the last tokens."""
         batch, num_tokens, _ = x.shape
         both = self.queries_keys(x).reshape(batch, num_tokens, 2 * self.num_heads, -1).transpose(1, 2)
         values = self.values(x).reshape(batch, num_tokens, self.num_heads, -1).transpose(1, 2)
@@ -60,9 +60,9 @@ def _rotated(x: Tensor, rope: Tensor) -> Tensor:
     """Turn the pairs (i, i + d / 2) of the last tokens of x [B, H, T, d] by the angles in `rope`."""
     width, num_still = x.shape[-1], x.shape[-2] - rope.shape[-2]
     # Slices, not chunks: a runtime's optimiser makes them one table.
-    sine = torch.cat((-rope[:, : width // 2], rope[:, width // 2 : width]), -1)
+    sine = torch.cat((-rope[..., : width // 2], rope[..., width // 2 : width]), -1)
     sine = F.pad(sine, (0, 0, num_still, 0))
-    cosine = F.pad(rope[:, width:], (0, 0, num_still, 0), value=1.0)
+    cosine = F.pad(rope[..., width:], (0, 0, num_still, 0), value=1.0)
     first, second = x.chunk(2, -1)
     return x * cosine + torch.cat((second, first), -1) * sine
 

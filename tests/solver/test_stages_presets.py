@@ -221,7 +221,7 @@ def test_what_has_no_weight_decay(model: DFINE) -> None:
 @pytest.mark.parametrize("blocks", [0, 2, None])
 def test_autograd_keeps_nothing_of_frozen_parts(model: DFINE, blocks: int | None) -> None:
     vit = model.backbone.vit
-    parts = [vit.patch_embed, *vit.blocks]
+    parts = [vit.patch_embed.proj, *vit.blocks]
     kept: dict[int, int] = dict.fromkeys(range(len(parts)), 0)
     running: list[int] = []
 
