@@ -48,22 +48,27 @@ def load_annotations(
     Raises:
         ValueError: As `read_annotations`.
     """
-    if not path.is_file() or path.stat().st_size < SMALLEST:
+    if not path.is_file() or path.stat().st_size < SMALLEST or (cache := cache_path(path)) is None:
         return read_annotations(path, classes, drop_empty_boxes=drop_empty_boxes)
-    cache, digest = cache_path(path), _digest_of_file(path)
+    digest = _digest_of_file(path)
     packed = _read(cache, digest)
     if packed is None or (packed.dropped and not drop_empty_boxes):
         fresh = read_annotations(path, drop_empty_boxes=drop_empty_boxes)
-        packed = _read(cache, digest) if _write(cache, digest, fresh) else None
+        unchanged = _digest_of_file(path) == digest  # since it was read a second time
+        packed = _read(cache, digest) if unchanged and _write(cache, digest, fresh) else None
         packed = packed or fresh
     elif packed.dropped:
         logger.warning("%s; they are left out", packed.dropped)
     return packed if classes is None else follow_classes(packed, classes, path)
 
 
-def cache_path(path: Path) -> Path:
-    """Where the cache of this annotation file lies."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+def cache_path(path: Path) -> Path | None:
+    """Where the cache of this annotation file lies; None for a user without a home."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not folder.is_absolute():  # as the XDG specification asks
+        folder = Path(os.path.expanduser("~"), ".cache")
+    if not folder.is_absolute():
+        return None
     key = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
     return folder / "dfine" / f"{path.stem}-{key}.annotations"
 
@@ -99,7 +104,7 @@ def _write(cache: Path, digest: str, packed: PackedAnnotations) -> bool:
                 file.write(MAGIC + hashlib.sha256(body).digest() + body)
                 file.close()
                 os.replace(file.name, cache)
-            except OSError:
+            except BaseException:
                 os.unlink(file.name)
                 raise
     except OSError as error:
@@ -114,10 +119,14 @@ def _read(cache: Path, digest: str) -> PackedAnnotations | None:
         with cache.open("rb") as file:
             # private, and writable so that torch takes it: pages are shared until one is written to
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            owner = os.fstat(file.fileno()).st_uid
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:  # ValueError: an empty file
         logger.warning("annotation cache %s cannot be read (%s); it is made anew", cache, error)
+        return None
+    if hasattr(os, "getuid") and owner not in {0, os.getuid()}:
+        logger.warning("annotation cache %s is another user's; it is not trusted", cache)
         return None
     data = memoryview(mapped)
     if bytes(data[:8]) != MAGIC or hashlib.sha256(data[HEADER - 8 :]).digest() != bytes(data[8 : HEADER - 8]):

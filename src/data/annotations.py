@@ -43,7 +43,7 @@ def read_annotations(
     images = _read_images(document, path)
     image_ids = [image["id"] for image in images]
     sizes_hw = np.array([(i["height"], i["width"]) for i in images], dtype=np.int64).reshape(-1, 2)
-    names = [str(image["file_name"]).encode() for image in images]
+    names = [str(image["file_name"]).encode("utf-8", "surrogatepass") for image in images]
     annotations, position = _read_objects(document, path, image_ids, categories)
     boxes, kept, dropped = _clip(annotations, position, sizes_hw, path)
     if dropped and not drop_empty_boxes:

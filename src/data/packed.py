@@ -41,12 +41,15 @@ class PackedAnnotations(NamedTuple):
     def file_name(self, index: int) -> str:
         """The file name of one picture, as the JSON has it."""
         start, end = self.name_ends[index : index + 2].tolist()
-        return self.name_bytes[start:end].numpy().tobytes().decode()
+        return self.name_bytes[start:end].numpy().tobytes().decode("utf-8", "surrogatepass")
 
     def file_names(self) -> list[str]:
         """All file names, in a hundredth of the time of asking for each."""
         text, ends = self.name_bytes.numpy().tobytes(), self.name_ends.tolist()
-        return [text[start:end].decode() for start, end in zip(ends, ends[1:], strict=False)]
+        return [
+            text[start:end].decode("utf-8", "surrogatepass")
+            for start, end in zip(ends, ends[1:], strict=False)
+        ]
 
     def objects(self, index: int) -> tuple[Tensor, Tensor]:
         """Copies of one picture's boxes [n, 4] and labels [n]."""

@@ -121,7 +121,7 @@ class _Span(NamedTuple):
     @classmethod
     def of(cls, start: int, length: int, num_pixels: int, size: int, *, mirrored: bool) -> "_Span":
         """For a frame of `length` from pixel `start` on, of `num_pixels`, that becomes `size` long."""
-        seen = max(0, start), min(num_pixels, start + length)
+        seen = min(max(0, start), num_pixels), max(0, min(num_pixels, start + length))
         first, last = seen[0] - start, seen[1] - start
         if mirrored:
             first, last = length - last, length - first
@@ -134,6 +134,8 @@ class _Span(NamedTuple):
             untouched = math.floor((first - reach) / step - 0.5)
             before = max(0, untouched + math.floor(1.5 - reach / step))
             begin = min(range(before, max(before - SEARCH, -1), -1), key=lambda k: (k * step + 1e-6) % 1)
+            if (begin * step + 1e-6) % 1 > 1 / SEARCH:
+                begin = 0  # none of them begins at a whole pixel: the fill is resized, too
             source_begin = math.floor(begin * step + 1e-6)
         end, source_end = size, length
         if last < length:

@@ -97,6 +97,7 @@ def can_be_lean(attention: nn.Module) -> bool:
     return (
         type(attention) is EvaAttention
         and type(attention.qkv) is nn.Linear
+        and attention.qkv.bias is None
         and type(attention.proj) is nn.Linear
         and attention.rotate_half
         and attention.gate is None

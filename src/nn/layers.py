@@ -99,6 +99,10 @@ class SelfAttention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
+        if dim % num_heads:
+            raise ValueError(
+                f"attention: {num_heads} heads cannot share a width of {dim}; use a divisor of it"
+            )
         self.num_heads = num_heads
         self.dropout = dropout
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))

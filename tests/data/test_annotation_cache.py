@@ -148,3 +148,40 @@ def test_files_of_one_name_have_caches_of_their_own(disk):
     other.parent.mkdir()
     other.write_text(json.dumps(disk.document))
     assert cache_path(other) != cache_path(disk.write())
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_cached(disk, monkeypatch):
+    path = disk.write()
+    before = path.read_bytes()
+
+    def read(*args, **options):
+        path.write_bytes(before.replace(b'"width"', b' "width"'))
+        return read_annotations(*args, **options)
+
+    monkeypatch.setattr(annotation_cache, "read_annotations", read)
+    load_annotations(path)
+    assert not cache_path(path).exists()
+
+
+def test_another_users_cache_is_not_trusted(disk, reads, caplog, monkeypatch):
+    path = disk.write()
+    load_annotations(path)
+    os.chown(cache_path(path), 54321, -1) if os.getuid() == 0 else monkeypatch.setattr(
+        os, "getuid", lambda: os.stat(path).st_uid + 1
+    )
+    load_annotations(path)
+    assert len(reads) == 2 and "another user's" in caplog.text
+
+
+def test_a_user_without_a_home_reads_the_file(disk, reads, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setattr(os.path, "expanduser", lambda _: "~")
+    path = disk.write()
+    assert cache_path(path) is None
+    assert _same(load_annotations(path), load_annotations(path)) and len(reads) == 2
+
+
+def test_names_that_are_no_utf8_come_through(disk):
+    disk.document["images"][1]["file_name"] = "caf\udce9.png"
+    path = disk.write()
+    assert load_annotations(path).file_names()[1] == load_annotations(path).file_name(1) == "caf\udce9.png"
