@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from .ground_truth import GroundTruth
 
+PAIRS_AT_ONCE = 1_000_000
+"""Detections and objects of a class that are compared in one go, at about 140 bytes a pair."""
+
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_THRESHOLDS = np.linspace(0, 1, 101)
 AREAS_PX2 = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]])
@@ -129,11 +132,17 @@ def _pairs(truth: GroundTruth, truth_group: Rows, found: Found, group: Rows) -> 
     """
     first, last = np.searchsorted(truth_group, group, "left"), np.searchsorted(truth_group, group, "right")
     count = last - first
-    detections = np.repeat(np.arange(len(group)), count)
-    objects = np.arange(count.sum()) + np.repeat(first - (np.cumsum(count) - count), count)
-    ious = _ious(found.boxes_xywh_px[detections], truth.boxes_xywh_px[objects], truth.crowd[objects])
-    near = ious >= IOU_THRESHOLDS[0]
-    detections, objects, ious = detections[near], objects[near], ious[near]
+    before = np.cumsum(count) - count
+    kept = []
+    # a dense class has tens of millions of pairs, and few that overlap
+    for block in np.split(np.arange(len(group)), np.flatnonzero(np.diff(before // PAIRS_AT_ONCE)) + 1):
+        detections = np.repeat(block, count[block])
+        within = np.arange(len(detections)) - np.repeat(before[block] - before[block[:1]], count[block])
+        objects = within + np.repeat(first[block], count[block])
+        ious = _ious(found.boxes_xywh_px[detections], truth.boxes_xywh_px[objects], truth.crowd[objects])
+        near = ious >= IOU_THRESHOLDS[0]
+        kept.append((detections[near], objects[near], ious[near]))
+    detections, objects, ious = (np.concatenate(part) for part in zip(*kept, strict=True))
 
     own, at = np.unique(detections, return_inverse=True)
     turns = (np.arange(len(own)) - np.searchsorted(group[own], group[own]))[at]

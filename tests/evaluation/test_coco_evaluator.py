@@ -4,7 +4,7 @@ import pytest
 import torch
 from evaluation_cases import EVAL_CASES, detections, load_case, random_case, write_json
 
-from src.evaluation import CocoEvaluator
+from src.evaluation import CocoEvaluator, matching
 from src.evaluation import scoring as scoring_module
 from src.structures import ClassNames, Detections
 
@@ -91,6 +91,12 @@ def test_blocks_of_classes_change_nothing(random_set, monkeypatch, backend):
     monkeypatch.setitem(scoring_module.MEASURES, backend, lambda *a: calls.append(1) or measure(*a))
     assert evaluate(*random_set, backend=backend) == whole
     assert len(calls) == 3
+
+
+def test_blocks_of_pairs_change_nothing(random_set, monkeypatch):
+    whole = evaluate(*random_set, backend="numpy")
+    monkeypatch.setattr(matching, "PAIRS_AT_ONCE", 7)
+    assert evaluate(*random_set, backend="numpy") == whole
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
