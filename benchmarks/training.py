@@ -212,7 +212,7 @@ def step_work() -> tuple[dict[str, Call], list[Pair]]:
         average.update(theirs)
 
     calls: dict[str, Call] = {
-        "step, ours": lambda: step(ours, ours, [(images, targets)]),
+        "step, ours": lambda: step(ours, [(images, targets)]),
         "step, transformers": their_step,
     }
     return calls, [Pair("training step, D-FINE-L, batch 4, 320 px", *calls, 1.5)]

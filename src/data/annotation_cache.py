@@ -104,7 +104,7 @@ def _write(cache: Path, digest: str, packed: PackedAnnotations) -> bool:
                 file.write(MAGIC + hashlib.sha256(body).digest() + body)
                 file.close()
                 os.replace(file.name, cache)
-            except BaseException:
+            except BaseException:  # Ctrl-C too: what is left behind would be as large as the cache
                 os.unlink(file.name)
                 raise
     except OSError as error:

@@ -2,7 +2,9 @@
 
 Zooming out onto a canvas of 16 times the area and cutting a part out of it again costs ten times what the
 pixels seen at the end are worth. So transforms only note what they do, and `Picture.render` copies, mirrors
-and resizes the pixels that are seen, once. What it gives is what the transforms would give one by one.
+and resizes the pixels that are seen, once. What it gives is what the transforms would give one by
+one, but for colours where shrinking leaves less than half of the pixels: they are changed after it, and near
+black and white, where the steps clamp, that differs.
 """
 
 import math

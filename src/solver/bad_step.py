@@ -172,4 +172,4 @@ def replay(
         step.scaler.load_state_dict({**step.scaler.state_dict(), "scale": bad.scale})
     on_device = [batch.to(device) for batch in bad.batches]
     seed_everything(bad.seed)
-    return step(step.callee, model, [(to_device_images(b.images, bad.size_hw), b.targets) for b in on_device])
+    return step(step.callee, [(to_device_images(b.images, bad.size_hw), b.targets) for b in on_device])

@@ -89,7 +89,7 @@ class TrainingStep:
             self._twin = LowPrecisionTwin(self._model, self.precision.dtype)
             self.callee = self._twin.module
 
-    def __call__(self, model: nn.Module, bare_model: nn.Module, micro_batches: MicroBatches) -> StepResult:
+    def __call__(self, model: nn.Module, micro_batches: MicroBatches) -> StepResult:
         """One update from `micro_batches` of (images [B, 3, H, W] in [0, 1], targets).
 
         Losses and gradients of several micro-batches of one size are those of one large batch. What the
@@ -100,7 +100,6 @@ class TrainingStep:
 
         Args:
             model: `callee`, wrapped in DistributedDataParallel where there are several ranks.
-            bare_model: The model that was given at the start, for the average.
             micro_batches: At least one; as many on every rank.
         """
         self.optimizer.zero_grad(set_to_none=True)
@@ -123,7 +122,7 @@ class TrainingStep:
                 self._backward(stacked.sum())
             names, total = tuple(losses), total + stacked.detach()
         assert isinstance(total, Tensor), "a step has at least one micro-batch"
-        return StepResult(names, total, self._update(bare_model))
+        return StepResult(names, total, self._update())
 
     @torch.no_grad()
     def _count(self, micro_batches: MicroBatches) -> Tensor:
@@ -145,7 +144,7 @@ class TrainingStep:
         if self._twin is not None:
             self._twin.hand_over_gradients()
 
-    def _update(self, bare_model: nn.Module) -> bool:
+    def _update(self) -> bool:
         self.scaler.unscale_(self.optimizer)
         parameters = [
             p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None
@@ -159,7 +158,7 @@ class TrainingStep:
             if self._twin is not None:
                 self._twin.refresh()
             if self.ema is not None:
-                self.ema.update(bare_model)
+                self.ema.update(self._model)
         else:
             self._norms.restore()
         self.scaler.update()  # lowers its scale where it met infinities

@@ -169,7 +169,7 @@ class Trainer:
                 # a function of (seed, step, rank): a resumed run draws the same
                 seed = seed_of(s.seed or 0, self.global_step, distributed.rank())
                 distributed.seed_everything(seed)
-                result = self.step(model, self.model, [self._to_device(batch, size) for batch in batches])
+                result = self.step(model, [self._to_device(batch, size) for batch in batches])
                 run.bad_steps = 0 if result.finite else run.bad_steps + 1
                 if run.bad_steps:
                     self._tell_bad_step(result, batches, size, seed)

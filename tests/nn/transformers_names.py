@@ -74,17 +74,17 @@ def give_weights(ours, theirs):
     assert used == set(source)
 
 
+_B0 = {
+    "stem_channels": [3, 16, 16],
+    "stage_in_channels": [16, 64, 256, 512],
+    "stage_mid_channels": [16, 32, 64, 128],
+    "stage_out_channels": [64, 256, 512, 1024],
+    "stage_num_blocks": [1, 1, 2, 1],
+    "stage_numb_of_layers": [3, 3, 3, 3],
+}
 _SIZES = {
     "n": {
-        "backbone": {
-            "stem_channels": [3, 16, 16],
-            "stage_in_channels": [16, 64, 256, 512],
-            "stage_mid_channels": [16, 32, 64, 128],
-            "stage_out_channels": [64, 256, 512, 1024],
-            "stage_num_blocks": [1, 1, 2, 1],
-            "stage_numb_of_layers": [3, 3, 3, 3],
-            "out_indices": [3, 4],
-        },
+        "backbone": {**_B0, "out_indices": [3, 4]},
         "encoder_in_channels": [512, 1024],
         "encoder_hidden_dim": 128,
         "encoder_ffn_dim": 512,
@@ -100,15 +100,7 @@ _SIZES = {
         "decoder_layers": 3,
     },
     "s": {
-        "backbone": {
-            "stem_channels": [3, 16, 16],
-            "stage_in_channels": [16, 64, 256, 512],
-            "stage_mid_channels": [16, 32, 64, 128],
-            "stage_out_channels": [64, 256, 512, 1024],
-            "stage_num_blocks": [1, 1, 2, 1],
-            "stage_numb_of_layers": [3, 3, 3, 3],
-            "out_indices": [2, 3, 4],
-        },
+        "backbone": {**_B0, "out_indices": [2, 3, 4]},
         "encoder_in_channels": [256, 512, 1024],
         "hidden_expansion": 0.5,
         "depth_mult": 0.34,

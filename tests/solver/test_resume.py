@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.faults import differences, same
 from src import assembly
 from src.door import Interrupted
 from src.evaluation import CocoMetrics
@@ -40,23 +41,6 @@ PLAN: dict[str, Any] = {
 def train(config: Path, output: Path, *overrides: str, resume: str | None = None) -> Path:
     assembly.train(assembly.load(config, [f"output_dir={output}", *overrides]), CPU, resume=resume)
     return output
-
-
-def same(one: Any, two: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, two)
-    if isinstance(one, dict):
-        return one.keys() == two.keys() and all(same(one[key], two[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(two) and all(map(same, one, two))
-    return bool(one == two)
-
-
-def assert_ended_alike(one: Path, two: Path) -> None:
-    states = [torch.load(folder / "last.pth", weights_only=True) for folder in (one, two)]
-    kept = ("model", "ema", "optimizer", "lr_scheduler", "scaler", "epoch", "step", "best")
-    assert [key for key in kept if not same(states[0][key], states[1][key])] == []
-    assert (one / "metrics.jsonl").read_text() == (two / "metrics.jsonl").read_text()
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +79,7 @@ def test_a_run_stopped_after_every_step_ends_as_an_undisturbed_one(
             train(config, cut, workers, resume="auto")
         assert torch.load(cut / "last.pth", weights_only=True)["step"] == step
     train(config, cut, resume="auto")
-    assert_ended_alike(cut, whole)
+    assert differences(cut, whole) == []
 
 
 def test_a_run_stopped_in_its_evaluation_ends_as_an_undisturbed_one(
@@ -113,7 +97,7 @@ def test_a_run_stopped_in_its_evaluation_ends_as_an_undisturbed_one(
         patch.setattr(Evaluation, "_detect", interrupted)
         train(config, cut)
     train(config, cut, resume="auto")
-    assert_ended_alike(cut, whole)
+    assert differences(cut, whole) == []
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
@@ -127,14 +111,15 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     (cut / "last.pth").write_bytes(spoilt)
     train(config, cut, resume="auto")
     assert any("damaged" in record.message and "last.1.pth" in record.message for record in caplog.records)
-    assert_ended_alike(cut, whole)
+    assert differences(cut, whole) == []
 
 
 def test_auto_without_a_checkpoint_starts_anew(tiny_config: Config, tmp_path: Path) -> None:
     config = tiny_config(epochs=1)
-    assert_ended_alike(
-        train(config, tmp_path / "auto", resume="auto"), train(config, tmp_path / "plain", resume=None)
+    auto, plain = (
+        train(config, tmp_path / name, resume=how) for name, how in (("auto", "auto"), ("plain", None))
     )
+    assert differences(auto, plain) == []
 
 
 def test_a_fresh_start_keeps_the_earlier_runs_files(tiny_config: Config, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_a_step_updates_weights_average_and_schedule() -> None:
     model = Toy().train()
     step = make_step(model, Precision("cpu", None))
     before = states(model)
-    result = step(model, model, [(torch.rand(2, 3, 4, 4), NO_TARGETS)])
+    result = step(model, [(torch.rand(2, 3, 4, 4), NO_TARGETS)])
     assert result.names == ("loss_a", "loss_b")
     assert result.finite
     assert not torch.equal(model.head.weight, before["head.weight"])
@@ -63,15 +63,15 @@ def test_a_step_that_is_not_finite_changes_nothing(dtype: torch.dtype | None) ->
     torch.manual_seed(0)
     model = Toy().train()
     step = make_step(model, Precision("cpu", dtype))
-    assert step(model, model, [(torch.rand(2, 3, 4, 4), NO_TARGETS)]).finite
+    assert step(model, [(torch.rand(2, 3, 4, 4), NO_TARGETS)]).finite
     assert step.ema is not None
     before, average = states(model), states(step.ema.module)
     images = torch.rand(2, 3, 4, 4)
     images[0, 0, 0, 0] = float("inf")
-    assert not step(model, model, [(images, NO_TARGETS)]).finite
+    assert not step(model, [(images, NO_TARGETS)]).finite
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(torch.equal(v, average[n]) for n, v in step.ema.module.state_dict().items())
-    assert step(model, model, [(torch.rand(2, 3, 4, 4), NO_TARGETS)]).finite
+    assert step(model, [(torch.rand(2, 3, 4, 4), NO_TARGETS)]).finite
 
 
 def test_clipping_bounds_the_update_and_zero_never_clips() -> None:
@@ -82,7 +82,7 @@ def test_clipping_bounds_the_update_and_zero_never_clips() -> None:
         model = Toy().train()
         before = states(model)
         make_step(model, Precision("cpu", None), clip=clip, lr=1.0)(
-            model, model, [(torch.rand(2, 3, 4, 4), NO_TARGETS)]
+            model, [(torch.rand(2, 3, 4, 4), NO_TARGETS)]
         )
         moved.append(
             float(sum((p.detach() - before[n]).square().sum() for n, p in model.named_parameters()) ** 0.5)

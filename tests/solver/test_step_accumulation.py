@@ -17,7 +17,7 @@ def run(
     model = make_detector(num_denoising=denoising)
     torch.manual_seed(1)
     batch = make_batch(counts)
-    result = make_step(model)(model, model, split(batch, size))
+    result = make_step(model)(model, split(batch, size))
     gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     return result, gradients, snapshot(model)
 
@@ -66,7 +66,7 @@ def test_denoising_draws_alike_in_both_passes_and_statistics_move_once() -> None
             alone(images, targets)
     left = torch.get_rng_state()
     torch.manual_seed(2)
-    assert step(model, model, parts).finite
+    assert step(model, parts).finite
     assert torch.equal(torch.get_rng_state(), left)
     for (name, ours), theirs in zip(model.named_buffers(), alone.buffers(), strict=True):
         assert torch.equal(ours, theirs), name
@@ -76,5 +76,5 @@ def test_one_micro_batch_runs_forward_once() -> None:
     model = make_detector()
     calls = []
     model.register_forward_hook(lambda *_: calls.append(1))
-    make_step(model)(model, model, split(make_batch((1, 2)), 2))
+    make_step(model)(model, split(make_batch((1, 2)), 2))
     assert len(calls) == 1

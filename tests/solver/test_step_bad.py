@@ -41,7 +41,7 @@ def test_everything_stays_as_it_was(precision: Precision) -> None:
     step = make_step(model, precision, adam=True)
     step.scaler = torch.amp.GradScaler("cpu", enabled=precision.dtype is HALF, init_scale=256.0)
     parts = split(make_batch((2, 1, 1, 3)), 2)
-    assert step(step.callee, model, parts[:1]).finite
+    assert step(step.callee, parts[:1]).finite
     assert step.ema is not None
     before, average, updates = snapshot(model), snapshot(step.ema.module), step.ema.updates
     twin = snapshot(step.callee)
@@ -50,7 +50,7 @@ def test_everything_stays_as_it_was(precision: Precision) -> None:
     ]
     spoilt = parts[1][0].clone()
     spoilt[0, 0, 0, 0] = float("nan")
-    result = step(step.callee, model, [parts[0], (spoilt, parts[1][1])])
+    result = step(step.callee, [parts[0], (spoilt, parts[1][1])])
     assert not result.finite and not result.losses.isfinite().all()
     assert step.ema.updates == updates
     for now, then in ((model, before), (step.ema.module, average), (step.callee, twin)):
@@ -60,7 +60,7 @@ def test_everything_stays_as_it_was(precision: Precision) -> None:
     assert step.schedule.last_epoch == 2
     if precision.dtype is HALF:
         assert step.scaler.get_scale() == 128
-    assert step(step.callee, model, parts).finite
+    assert step(step.callee, parts).finite
 
 
 def test_an_infinite_loss_with_finite_gradients_is_skipped_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +71,7 @@ def test_an_infinite_loss_with_finite_gradients_is_skipped_too(monkeypatch: pyte
         DFINECriterion, "forward", lambda *args: {**losses(*args), "loss_x": torch.tensor(torch.inf)}
     )
     before = snapshot(model)
-    assert not step(model, model, [make_batch((1, 2))]).finite
+    assert not step(model, [make_batch((1, 2))]).finite
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -83,18 +83,18 @@ def test_gradients_whose_norm_alone_overflows_are_skipped(scaled: bool) -> None:
     step.scaler = torch.amp.GradScaler("cpu", enabled=scaled, init_scale=1.0)
     hook = model.decoder.enc_bbox_head.layers[0].weight.register_hook(lambda grad: grad * 0 + 1e30)
     before = snapshot(model)
-    assert not step(model, model, [make_batch((1, 2))]).finite
+    assert not step(model, [make_batch((1, 2))]).finite
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert bad_gradients(model) == []
     hook.remove()
-    assert step(model, model, [make_batch((1, 2))]).finite
+    assert step(model, [make_batch((1, 2))]).finite
 
 
 def test_bad_gradients_are_named_as_they_were_before_clipping() -> None:
     model = make_detector()
     step = make_step(model)
     model.decoder.enc_bbox_head.layers[0].weight.register_hook(lambda grad: grad * torch.inf)
-    result = step(model, model, [make_batch((1, 2))])
+    result = step(model, [make_batch((1, 2))])
     assert not result.finite
     names = bad_gradients(model)
     assert names == ["decoder.enc_bbox_head.layers.0.weight"]
@@ -117,7 +117,7 @@ def skipped_step(config: Path) -> BadStep:
     images, targets = make_batch((2, 0, 1))
     batches = [Batch((images * 255).byte(), targets), Batch((images * 100).byte(), targets)]
     torch.manual_seed(77)
-    result = step(step.callee, model, [(to_device_images(b.images, (96, 64)), b.targets) for b in batches])
+    result = step(step.callee, [(to_device_images(b.images, (96, 64)), b.targets) for b in batches])
     return bad_step(
         model, step, result, batches, size_hw=(96, 64), epoch=3, seed=77, config=assembly.dump(experiment)
     )

@@ -12,7 +12,7 @@ from torch import nn
 def trained_step(num_denoising=20):
     model = make_detector(num_denoising=num_denoising)
     step = make_step(model, adam=True)
-    step(model, model, [make_batch((3, 0, 5))])
+    step(model, [make_batch((3, 0, 5))])
     return model, step
 
 
@@ -22,7 +22,7 @@ def test_a_step_waits_for_the_costs_and_for_the_gradients_norm(monkeypatch: pyte
     batch = make_batch((3, 0, 5))
     copies = watch_copies(monkeypatch)
     with Ledger() as ledger:
-        assert step(model, model, [batch]).finite
+        assert step(model, [batch]).finite
     assert copies == ["cpu", "__bool__"]
     assert ledger.waits() == ["_local_scalar_dense"]  # of __bool__
 
@@ -59,13 +59,13 @@ def test_a_gpu_waits_twice_in_a_step() -> None:
     step = make_step(model, adam=True)
     images, targets = make_batch((3, 0, 5))
     batch = images.cuda(), targets.to("cuda")
-    step(model, model, [batch])
+    step(model, [batch])
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as waits:
             warnings.simplefilter("always")
-            step(model, model, [batch])
+            step(model, [batch])
     finally:
         torch.cuda.set_sync_debug_mode("default")
     messages = [str(wait.message) for wait in waits if "synchroniz" in str(wait.message)]

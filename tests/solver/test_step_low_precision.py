@@ -7,7 +7,6 @@ import torch
 from step_cases import make_batch, make_detector, make_step, snapshot, split
 from torch import nn
 
-from src.nn.dfine import DFINE
 from src.solver.low_precision import LowPrecisionTwin
 from src.solver.precision import Precision, choose_precision
 from src.solver.step import TrainingStep
@@ -16,11 +15,11 @@ CPU = torch.device("cpu")
 O1, O2 = Precision("cpu", torch.bfloat16), Precision("cpu", torch.bfloat16, casts_weights=True)
 
 
-def train(step: TrainingStep, model: DFINE, steps: range, size: int = 4) -> list[float]:
+def train(step: TrainingStep, steps: range, size: int = 4) -> list[float]:
     losses = []
     for i in steps:
         torch.manual_seed(i)
-        result = step(step.callee, model, split(make_batch((2, 0, 3, 1)), size))
+        result = step(step.callee, split(make_batch((2, 0, 3, 1)), size))
         assert result.finite
         losses.append(float(result.losses.sum()))
     return losses
@@ -34,7 +33,7 @@ def test_losses_and_weights_are_those_of_autocast(dtype: torch.dtype, size: int)
         model = make_detector(num_denoising=6, batch_norm="train")
         step = make_step(model, Precision("cpu", dtype, casts_weights), adam=True, lr=1e-3)
         step.scaler = torch.amp.GradScaler("cpu", enabled=dtype is torch.float16, init_scale=256.0)
-        results.append((train(step, model, range(2), size), snapshot(model)))
+        results.append((train(step, range(2), size), snapshot(model)))
     assert results[0][0] == results[1][0]
     for name, value in results[0][1].items():
         torch.testing.assert_close(results[1][1][name], value, rtol=1e-6, atol=1e-7, msg=name)
@@ -45,7 +44,7 @@ def test_it_learns() -> None:
     step = make_step(model, O2, adam=True, lr=3e-3)
     torch.manual_seed(3)
     batch = make_batch((2, 1, 3, 1))
-    losses = [float(step(step.callee, model, [batch]).losses.sum()) for _ in range(40)]
+    losses = [float(step(step.callee, [batch]).losses.sum()) for _ in range(40)]
     assert sum(losses[-5:]) < 0.85 * sum(losses[:5]), losses
 
 
@@ -53,7 +52,7 @@ def test_masters_move_by_less_than_the_twin_can_show() -> None:
     model = make_detector()
     step = make_step(model, O2, lr=1e-6, adam=True)
     before, rounded = snapshot(model), snapshot(step.callee)
-    train(step, model, range(3))
+    train(step, range(3))
     name = "encoder.encoder.0.layers.0.linear1.weight"
     moved = (model.state_dict()[name] - before[name]).abs()
     assert model.state_dict()[name].dtype == torch.float32
@@ -83,7 +82,7 @@ def test_what_is_frozen_stays_and_a_new_epoch_sees_what_is_released() -> None:
     step.enter_epoch()
     assert not step.callee.backbone.vit.training and step.callee.backbone.sta.training
     before = snapshot(model)
-    train(step, model, range(2))
+    train(step, range(2))
     after = snapshot(model)
     vit = [name for name in before if name.startswith("backbone.vit.")]
     assert all(torch.equal(after[name], before[name]) for name in vit)
@@ -92,7 +91,7 @@ def test_what_is_frozen_stays_and_a_new_epoch_sees_what_is_released() -> None:
     )
     model.backbone.set_trainable_blocks(1)
     step.enter_epoch()
-    train(step, model, range(1))
+    train(step, range(1))
     moved = {name for name in vit if not torch.equal(model.state_dict()[name], after[name])}
     assert "backbone.vit.blocks.1.attn.qkv.weight" in moved
     assert all(name.startswith(("backbone.vit.blocks.1.", "backbone.vit.norm.")) for name in moved)
@@ -115,16 +114,16 @@ def test_micro_batches_add_up_in_float32() -> None:
 def test_a_run_goes_on_from_its_state_to_the_bit() -> None:
     model = make_detector(num_denoising=6, batch_norm="train")
     step = make_step(model, O2, adam=True)
-    train(step, model, range(1, 2))
+    train(step, range(1, 2))
     weights, moments = snapshot(model), copy.deepcopy(step.optimizer.state_dict())
     assert all(value.dtype == torch.float32 for value in weights.values() if value.is_floating_point())
-    whole = train(step, model, range(2, 3))
+    whole = train(step, range(2, 3))
     other = make_detector(num_denoising=6, batch_norm="train")
     resumed = make_step(other, O2, adam=True)
     other.load_state_dict(weights)
     resumed.optimizer.load_state_dict(moments)
     resumed.enter_epoch()
-    assert train(resumed, other, range(2, 3)) == whole
+    assert train(resumed, range(2, 3)) == whole
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in snapshot(other).items())
 
 

@@ -28,7 +28,7 @@ def wrap(module: nn.Module) -> nn.Module:
 def accumulate(mine: Batches) -> tuple[Tensor, dict[str, Tensor]]:
     model = make_detector()
     step = make_step(model)
-    return step(wrap(step.callee), model, mine).losses, snapshot(model)
+    return step(wrap(step.callee), mine).losses, snapshot(model)
 
 
 def meet_nan_on_one(mine: Batches) -> list[tuple[bool, bool]]:
@@ -38,7 +38,7 @@ def meet_nan_on_one(mine: Batches) -> list[tuple[bool, bool]]:
     told = []
     for pictures in (images, images * float("nan") if dist.get_rank() else images, images):
         before = snapshot(model)
-        finite = step(wrapped, model, [(pictures, targets)]).finite
+        finite = step(wrapped, [(pictures, targets)]).finite
         same = all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
         told.append((finite, same))
     return told
@@ -53,7 +53,7 @@ def use_half_precision_weights(mine: Batches) -> dict[str, Tensor]:
     step.enter_epoch()
     wrapped = wrap(step.callee)
     for _ in range(2):
-        assert step(wrapped, model, mine).finite
+        assert step(wrapped, mine).finite
     return snapshot(model)
 
 
@@ -62,7 +62,7 @@ def train_some_losses(mine: Batches) -> bool:
     step = make_step(model)
     step.criterion = DFINECriterion(HungarianMatcher(), NUM_CLASSES, losses=("vfl",))
     wrapped = wrap(step.callee)
-    return all(step(wrapped, model, mine[:1]).finite for _ in range(3))
+    return all(step(wrapped, mine[:1]).finite for _ in range(3))
 
 
 def run_rank(rank: int, init: str, batch: tuple[Tensor, Targets], out: str) -> None:
@@ -91,7 +91,7 @@ def test_two_micro_batches_on_two_ranks_are_one_large_batch(
     ranks: list[dict[str, Any]], batch: tuple[Tensor, Targets]
 ) -> None:
     model = make_detector()
-    result = make_step(model)(model, model, [batch])
+    result = make_step(model)(model, [batch])
     mean = torch.stack([rank["accumulate"][0] for rank in ranks]).mean(0)
     torch.testing.assert_close(mean, result.losses, rtol=1e-5, atol=1e-6)
     for rank in ranks:
