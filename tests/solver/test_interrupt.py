@@ -27,9 +27,10 @@ def test_a_signal_is_noted_and_answers_the_loop(number: int) -> None:
     assert signal.getsignal(number) is before
 
 
-def test_a_second_interruption_does_not_wait() -> None:
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+def test_ctrl_c_after_a_signal_does_not_wait(first: int) -> None:
     with pytest.raises(KeyboardInterrupt), StopRequest():
-        get(signal.SIGINT)
+        get(first)
         get(signal.SIGINT)
 
 

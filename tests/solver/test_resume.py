@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import torch
 
+import train as train_door
 from benchmarks.faults import differences, same
-from src import assembly
+from src import assembly, door
 from src.door import Interrupted
 from src.evaluation import CocoMetrics
 from src.solver.evaluate import Evaluation
@@ -256,3 +257,19 @@ def test_a_worker_that_dies_before_its_run_has_begun_does_not_resume_an_earlier_
     assert (folder / "previous-1" / "last.pth").read_bytes() == earlier
     assert "resumed from" not in done.stderr
     assert torch.load(folder / "last.pth", weights_only=True)["step"] == STEPS_PER_EPOCH
+
+
+def test_tuning_goes_with_auto_and_only_with_it(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_config(epochs=1)
+    weights = train(config, tmp_path / "first") / "best.pth"
+    line = ["train.py", "-c", str(config), "-t", str(weights), "--output-dir", str(tmp_path / "tuned"), "-r"]
+    for _ in ("tunes", "has nothing left to do"):
+        monkeypatch.setattr(sys, "argv", [*line, "auto"])
+        assert door.run(train_door.main) == 0
+    told = capsys.readouterr().err
+    assert told.count("fine-tuning from") == 1 and told.count("resumed from") == 1
+    monkeypatch.setattr(sys, "argv", [*line, str(weights)])
+    with pytest.raises(SystemExit, match="2"):
+        door.run(train_door.main)
