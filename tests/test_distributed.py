@@ -68,7 +68,7 @@ def test_barrier_follows_the_process_group() -> None:
         group = distributed.control_group()
         distributed.barrier()
         assert distributed.control_group() is group
-        dist.destroy_process_group()
+        distributed.stop()
 
 
 def test_restarts_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

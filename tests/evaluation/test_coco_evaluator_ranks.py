@@ -1,13 +1,11 @@
 """The same numbers on any number of processes, with gloo."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from evaluation_cases import EVAL_CASES, load_case, random_case
-from torch import multiprocessing
+from ranks import on_ranks
 
 from src.evaluation import CocoEvaluator
 from src.structures import Detections
@@ -38,15 +36,13 @@ def mangled(found):
     return {i: d._replace(boxes_xyxy_px=d.boxes_xyxy_px + 500, scores=d.scores / 2) for i, d in found.items()}
 
 
-def work(rank, world, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+def evaluate(rank, world, folder):
     results = {}
     names = []
     if EVAL_CASES.is_dir():
         names = [case["name"] for case in json.loads((EVAL_CASES / "expected.json").read_text())["cases"]]
     cases = {name: load_case(name, torch.float64) for name in names}
-    path = Path(folder) / f"gt{rank}.json"
+    path = folder / f"gt{rank}.json"
     classes, batch = random_case(path, num_images=10, num_found=40)
     cases["random"] = (path, classes, {7 * i: Detections(*(p[i : i + 1] for p in batch)) for i in range(10)})
     for name, (ann_file, classes, found) in cases.items():
@@ -60,14 +56,12 @@ def work(rank, world, folder):
         evaluator.reset()
         report(evaluator, image_ids, found if rank == 0 else mangled(found))
         results[f"{name} repeated"] = evaluator.compute().to_dict()
-    (Path(folder) / f"rank{rank}.json").write_text(json.dumps(results))
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_numbers_do_not_depend_on_processes(tmp_path, world):
-    multiprocessing.spawn(work, (world, str(tmp_path)), nprocs=world)
-    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(world)]
+    ranks = on_ranks(evaluate, world, tmp_path, world, tmp_path)
     assert all(results == ranks[0] for results in ranks)  # every rank is told everything
 
     classes, found = random_case(tmp_path / "gt.json", num_images=10, num_found=40)

@@ -2,8 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from ranks import on_ranks
 from torch import Tensor, nn
 
 from src.nn.sync_norm import GlooSyncBatchNorm2d, synchronise_batch_norm
@@ -26,22 +25,19 @@ def test_conversion_keeps_names_and_tensors() -> None:
     assert all(torch.equal(v, before[k]) for k, v in converted.state_dict().items())
 
 
-def run_rank(rank: int, init: str, x: Tensor, out: str) -> None:
-    dist.init_process_group("gloo", init_method=init, rank=rank, world_size=2)
+def normalise(rank: int, x: Tensor) -> tuple[Tensor, ...]:
     norm = GlooSyncBatchNorm2d(3)
     share = (x[:1] if rank == 0 else x[1:]).clone().requires_grad_()
     y = norm(share)
     (y**3).sum().backward()
-    torch.save((y.detach(), share.grad, norm.running_mean, norm.running_var), f"{out}.{rank}")
-    dist.destroy_process_group()
+    return y.detach(), share.grad, norm.running_mean, norm.running_var
 
 
 @pytest.mark.dist
 def test_two_ranks_with_unequal_shares_equal_one(tmp_path: Path) -> None:
     torch.manual_seed(0)
     x = torch.randn(4, 3, 5, 2)
-    mp.spawn(run_rank, (f"file://{tmp_path}/init", x, f"{tmp_path}/out"), nprocs=2)
-    parts = [torch.load(f"{tmp_path}/out.{rank}") for rank in range(2)]
+    parts = on_ranks(normalise, 2, tmp_path, x)
     norm = nn.BatchNorm2d(3)
     whole = x.clone().requires_grad_()
     y = norm(whole)

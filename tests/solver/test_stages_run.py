@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-from torch import Tensor, multiprocessing, nn
+from ranks import on_ranks
+from torch import Tensor, nn
 
 from src import assembly
 from src.solver import trainer as trainer_module
@@ -76,17 +76,13 @@ def test_what_is_frozen_keeps_every_bit(staged: Path) -> None:
     assert any(name.startswith("backbone.sta.") for name in weights[0])
 
 
-def work(rank: int, config: Path, folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    torch.save(run(config), folder / f"{rank}.pth")
-    dist.destroy_process_group()
+def run_on_rank(_rank: int, config: Path) -> Any:
+    return run(config)
 
 
 @pytest.mark.dist
 def test_ranks_hold_the_same_weights_after_every_release(staged: Path, tmp_path: Path) -> None:
-    multiprocessing.spawn(work, (staged, tmp_path), nprocs=2)
-    one, two = (torch.load(tmp_path / f"{rank}.pth") for rank in (0, 1))
+    one, two = on_ranks(run_on_rank, 2, tmp_path, staged)
     for epoch, (a, b) in enumerate(zip(one[1:], two[1:], strict=True)):
         assert [name for name in a if not torch.equal(a[name], b[name])] == [], epoch
     assert moved(one[0], one[-1]) >= {"blocks.2", "blocks.1"}

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from ranks import on_ranks
 from step_cases import NUM_CLASSES, make_batch, make_detector, make_step, snapshot, split
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -65,13 +65,10 @@ def train_some_losses(mine: Batches) -> bool:
     return all(step(wrapped, mine[:1]).finite for _ in range(3))
 
 
-def run_rank(rank: int, init: str, batch: tuple[Tensor, Targets], out: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=init, rank=rank, world_size=2)
+def train(rank: int, batch: tuple[Tensor, Targets]) -> dict[str, Any]:
     mine = split(batch, 2)[rank::2]
     deeds = (accumulate, meet_nan_on_one, use_half_precision_weights, train_some_losses)
-    torch.save({deed.__name__: deed(mine) for deed in deeds}, f"{out}.{rank}")
-    dist.destroy_process_group()
+    return {deed.__name__: deed(mine) for deed in deeds}
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +79,7 @@ def batch() -> tuple[Tensor, Targets]:
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory, batch: tuple[Tensor, Targets]) -> list[dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(run_rank, (f"file://{folder}/init", batch, f"{folder}/out"), nprocs=2)
-    return [torch.load(f"{folder}/out.{rank}") for rank in range(2)]
+    return on_ranks(train, 2, tmp_path_factory.mktemp("ranks"), batch)
 
 
 def test_two_micro_batches_on_two_ranks_are_one_large_batch(

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from ranks import on_ranks
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -100,20 +99,15 @@ def test_synchronised_norms_update_once_too() -> None:
     assert norm.num_batches_tracked == 1
 
 
-def run_rank(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2)
+def train_encoders(rank: int) -> None:
     encoders = [synchronise_batch_norm(e, torch.device("cpu")) for e in pair()]
     for encoder in encoders:
         maps = [x[rank : rank + 1].detach() for x in make_maps()]
         step(DistributedDataParallel(encoder, bucket_cap_mb=0.01), maps)
     close_gradients(*encoders)
     assert same_buffers(*encoders)
-    (Path(folder) / f"done.{rank}").touch()
-    dist.destroy_process_group()
 
 
 @pytest.mark.dist
 def test_two_ranks_with_synchronised_norms(tmp_path: Path) -> None:
-    mp.spawn(run_rank, (str(tmp_path),), nprocs=2)
-    assert len(list(tmp_path.glob("done.*"))) == 2
+    assert on_ranks(train_encoders, 2, tmp_path) == [None, None]
