@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from src import assembly, distributed, door
+from src import assembly, distributed, door, runs
 
 OPT_LEVELS: dict[str | None, dict[str, bool | str]] = {
     None: {},
@@ -64,11 +64,11 @@ def main() -> None:
         return
     device = distributed.start(experiment.device)
     if args.test_only:
-        metrics = assembly.test(experiment, device, checkpoint=args.resume)
+        metrics = runs.test(experiment, device, checkpoint=args.resume)
         if distributed.is_main():
             print(metrics.table())
     else:
-        assembly.train(experiment, device, resume=args.resume, tune=args.tuning)
+        runs.train(experiment, device, resume=args.resume, tune=args.tuning)
     distributed.stop()  # not after an error: it would wait for ranks that go on
 
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from src import assembly, distributed
+from src import assembly, distributed, runs
 from src.data.synthetic import DemoSettings, write_demo_dataset
 from src.solver import recorder
 from src.solver.checkpoint import read_checkpoint
@@ -87,7 +87,7 @@ def train_and_leave(job: Job, rank: int, port: int) -> None:
             place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": job.ranks, "MASTER_PORT": port}
             os.environ.update({name: str(value) for name, value in place.items()}, MASTER_ADDR="127.0.0.1")
         experiment = assembly.load(CONFIG, job.overrides())
-        assembly.train(experiment, distributed.start(experiment.device), resume="auto")
+        runs.train(experiment, distributed.start(experiment.device), resume="auto")
         status = 0
     finally:
         os._exit(status)

@@ -1,23 +1,25 @@
 """Configuration: YAML files in, one checked `Experiment` out."""
 
+from .data_settings import (
+    DatasetSettings,
+    LoaderSettings,
+    MultiScaleSettings,
+    OpSettings,
+    PolicySettings,
+    TransformsSettings,
+)
 from .dumping import dump_experiment
 from .experiment import Experiment
 from .loading import load_experiment
 from .problems import ConfigError
 from .settings import (
     AmpSettings,
-    DatasetSettings,
     EmaSettings,
     EvaluatorSettings,
     GroupRule,
-    LoaderSettings,
-    MultiScaleSettings,
-    OpSettings,
     OptimizerSettings,
-    PolicySettings,
     SchedulerSettings,
     StageSettings,
-    TransformsSettings,
     WarmupSettings,
 )
 

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from .data_settings import LoaderSettings
 from .problems import Place, Problems
-from .settings import LoaderSettings, OptimizerSettings, SchedulerSettings, StageSettings
+from .settings import OptimizerSettings, SchedulerSettings, StageSettings
 from .yaml_tree import Items, Node, Section
 
 

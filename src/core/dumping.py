@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
+from .data_settings import OpSettings
 from .experiment import Experiment
-from .settings import OpSettings
 from .yaml_tree import add_scalars
 
 NOT_KEYS = ("components", "wiring")

@@ -5,12 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .bounds import Count, NaturalNumber, NonNegativeFloat, Size
+from .data_settings import LoaderSettings, MultiScaleSettings
 from .settings import (
     AmpSettings,
     EmaSettings,
     EvaluatorSettings,
-    LoaderSettings,
-    MultiScaleSettings,
     OptimizerSettings,
     SchedulerSettings,
     StageSettings,

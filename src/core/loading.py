@@ -6,13 +6,13 @@ from pathlib import Path
 
 from .checks import check_together, place_of
 from .components import Factory, Reached
+from .data_settings import OpSettings
 from .experiment import Experiment
 from .includes import read_config
 from .overrides import apply_override
 from .problems import Place, Problems, nearest
 from .renamed import advice
 from .schema import INVALID, Binder, Invalid, parameters_of
-from .settings import OpSettings
 from .yaml_tree import Entry, Node, Scalar, Section
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src import assembly
+from src import assembly, runs
 from src.evaluation import CocoEvaluator
 from src.solver.checkpoint import save_checkpoint
 from src.solver.evaluate import Evaluation
@@ -80,5 +80,5 @@ def test_use_amp_reaches_an_evaluation(
 
     monkeypatch.setattr(Evaluation, "__call__", record)
     for flags in (["use_amp=True", "amp.dtype=bfloat16"], []):
-        assembly.test(assembly.load(path, flags), CPU, checkpoint=str(tmp_path / "best.pth"))
+        runs.test(assembly.load(path, flags), CPU, checkpoint=str(tmp_path / "best.pth"))
     assert [precision.dtype for precision in precisions] == [torch.bfloat16, None]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src import assembly
+from src import assembly, runs
 
 NUM_PICTURES = 12
 
@@ -49,7 +49,7 @@ def test_twelve_pictures_are_learnt_by_heart(repo_root: Path, tmp_path: Path, pi
             "DFINEPostProcessor.num_top_queries=100",
         ],
     )
-    assembly.train(experiment, torch.device("cpu"))
+    runs.train(experiment, torch.device("cpu"))
     numbers = json.loads((tmp_path / "output" / "eval.json").read_text())
     assert numbers["AP50"] >= 0.90
 
@@ -73,7 +73,7 @@ def test_bccd_trains_with_the_custom_dataset_file(repo_root: Path, tmp_path: Pat
     overrides += ["lr_scheduler={type: MultiStepLR}", "DINOv3Backbone.depth=2"]
     overrides += ["DINOv3Backbone.interaction_indexes=[1]"]
     overrides += ["train_dataloader.num_workers=0", "val_dataloader.num_workers=0"]
-    assembly.train(assembly.load(mine, overrides), torch.device("cpu"))
+    runs.train(assembly.load(mine, overrides), torch.device("cpu"))
     checkpoint = torch.load(tmp_path / "output" / "last.pth", weights_only=True)
     assert checkpoint["classes"]["names"] == ["RBC", "WBC", "Platelets"]
     lines = (tmp_path / "output" / "metrics.jsonl").read_text().splitlines()

@@ -16,7 +16,7 @@ import torch
 
 import train as train_door
 from benchmarks.faults import differences, same
-from src import assembly, door
+from src import assembly, door, runs
 from src.door import Interrupted
 from src.evaluation import CocoMetrics
 from src.solver.evaluate import Evaluation
@@ -40,7 +40,7 @@ PLAN: dict[str, Any] = {
 
 
 def train(config: Path, output: Path, *overrides: str, resume: str | None = None) -> Path:
-    assembly.train(assembly.load(config, [f"output_dir={output}", *overrides]), CPU, resume=resume)
+    runs.train(assembly.load(config, [f"output_dir={output}", *overrides]), CPU, resume=resume)
     return output
 
 
@@ -222,13 +222,14 @@ KILLED_WHILE_BUILDING = """
 import os, signal, sys
 sys.path.insert(0, sys.argv.pop(1))
 import train
-from src import assembly, distributed, door
-build = assembly.build_trainer
+from src import distributed, door, runs
+build = runs.build_trainer
 def killed(*args, **rest):
     if distributed.restart_count() == 0 and distributed.rank() == 1:
+        open("killed", "w").close()
         os.kill(os.getpid(), signal.SIGKILL)
     return build(*args, **rest)
-assembly.build_trainer = killed
+runs.build_trainer = killed
 sys.exit(door.run(train.main))
 """
 
@@ -254,6 +255,7 @@ def test_a_worker_that_dies_before_its_run_has_begun_does_not_resume_an_earlier_
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "killed").exists()
     assert (folder / "previous-1" / "last.pth").read_bytes() == earlier
     assert "resumed from" not in done.stderr
     assert torch.load(folder / "last.pth", weights_only=True)["step"] == STEPS_PER_EPOCH

@@ -13,7 +13,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from src import assembly
+from src import assembly, runs
 from src.solver.checkpoint import save_checkpoint
 
 Config = Callable[..., Path]
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 def train(config: Path, *overrides: str, **start: str) -> Path:
     experiment = assembly.load(config, overrides)
-    assembly.train(experiment, CPU, **start)
+    runs.train(experiment, CPU, **start)
     return Path(experiment.output_dir)
 
 
@@ -67,7 +67,7 @@ def test_the_log_and_the_evaluation_agree_with_test_only(tiny_config: Config) ->
     folder = train(tiny_config())
     written = json.loads((folder / "eval.json").read_text())
     experiment = assembly.load(folder.parent / "tiny.yml")
-    metrics = assembly.test(experiment, CPU, checkpoint=str(folder / "last.pth"))
+    metrics = runs.test(experiment, CPU, checkpoint=str(folder / "last.pth"))
     assert metrics.to_dict() == written
 
 

@@ -1,0 +1,87 @@
+"""What a person starts: a training run, or the evaluation of a checkpoint."""
+
+import secrets
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from . import distributed
+from .assembly import build_evaluation, build_model, build_trainer
+from .core import Experiment
+from .data import read_annotations
+from .evaluation import CocoMetrics, write_metrics
+from .solver.checkpoint import read_checkpoint
+from .solver.checkpoint_folder import CheckpointFolder
+from .solver.logs import make_folder, setup_logging
+from .solver.precision import choose_precision
+from .solver.resume import newest_checkpoint, stored_seed
+from .solver.weights import class_names, load_model
+
+
+def train(
+    experiment: Experiment, device: torch.device, *, resume: str | None = None, tune: str | None = None
+) -> None:
+    """Train to the end of the run.
+
+    Args:
+        experiment: What to train.
+        device: Where.
+        resume: Checkpoint to go on from; "auto" takes the newest good one of `output_dir`, or starts anew
+            where there is none. Workers that torchrun started again do so by themselves.
+        tune: Checkpoint whose weights to start from.
+    """
+    setup_logging(None)
+    restarted = distributed.has_begun()
+    if restarted or resume == "auto":
+        files = CheckpointFolder(Path(experiment.output_dir), keep=experiment.checkpoint_keep)
+        newest = newest_checkpoint(files)
+        # a worker that died before the first checkpoint starts as it did
+        resume, tune = (newest, None) if newest else (None if resume == "auto" else resume, tune)
+    experiment = _seeded(experiment, resume)
+    trainer = build_trainer(experiment, device, resume=resume, tune=tune)
+    # only now: a run that cannot start leaves nothing behind
+    folder = make_folder(experiment.output_dir)
+    if distributed.is_main() and not restarted:
+        trainer.files.claim(Path(resume) if resume else None, step=trainer.global_step)
+        distributed.mark_begun()
+    setup_logging(folder)
+    trainer.fit()
+
+
+def _seeded(experiment: Experiment, resume: str | None) -> Experiment:
+    """The experiment with a seed, the same on every rank: its own, the resumed run's, or a drawn one."""
+    seed = experiment.seed
+    if seed is None and resume is not None:
+        seed = stored_seed(read_checkpoint(Path(resume)))
+    if seed is None:
+        seed = int(distributed.broadcast_int(secrets.randbelow(2**31)))
+    distributed.seed_everything(seed)
+    return replace(experiment, seed=seed)
+
+
+def test(experiment: Experiment, device: torch.device, *, checkpoint: str | None) -> CocoMetrics:
+    """COCO's numbers of a checkpoint on the evaluation pictures, also written to `output_dir/eval.json`.
+
+    Raises:
+        ValueError: No checkpoint is named, or it is not one of this model.
+    """
+    if checkpoint is None:
+        raise ValueError(
+            "--test-only evaluates a checkpoint: name it with -r, for instance -r output/NAME/best.pth"
+        )
+    setup_logging(None)
+    model = build_model(experiment)
+    state = read_checkpoint(Path(checkpoint))
+    load_model(model, state, Path(checkpoint))
+    model.to(device).eval()
+    precision = choose_precision(device, use_amp=experiment.use_amp, dtype=experiment.amp.dtype)
+    names = class_names(state)
+    if names is not None and not state.get("classes"):  # a published file's, by their number
+        own = read_annotations(Path(experiment.val_dataloader.dataset.ann_file)).classes
+        names = None if len(own.names) == len(names.names) else names  # labels are numbered as upstream does
+    evaluation = build_evaluation(experiment, device, model, names)
+    metrics, _ = evaluation(model, precision)
+    if distributed.is_main():
+        write_metrics(metrics, make_folder(experiment.output_dir) / "eval.json")
+    return metrics
