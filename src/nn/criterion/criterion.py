@@ -13,25 +13,30 @@ from torch import Tensor, nn
 from ...ops.boxes import corner_planes, overlap
 from ...ops.distribution import bin_targets, boxes_to_distances
 from ...structures import Targets, TrainOutput
-from .losses import distillation_loss, fine_grained_loss, varifocal_loss
+from .losses import distillation_loss, fine_grained_loss, matchability_aware_loss, varifocal_loss
 from .matcher import HungarianMatcher
 from .normalisers import Normalisers, normalisers
 from .pairs import NoisedLayout, Pairs, StepPairs, pair_up
 from .stacking import Stacked, stack_denoising, stack_matching
 
 FAMILIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"vfl": ("loss_vfl",), "boxes": ("loss_bbox", "loss_giou"), "local": ("loss_fgl", "loss_ddf")}
+    {
+        "vfl": ("loss_vfl",),
+        "mal": ("loss_mal",),
+        "boxes": ("loss_bbox", "loss_giou"),
+        "local": ("loss_fgl", "loss_ddf"),
+    }
 )
 DEFAULT_WEIGHTS: Mapping[str, float] = MappingProxyType(
-    {"loss_vfl": 1.0, "loss_bbox": 5.0, "loss_giou": 2.0, "loss_fgl": 0.15, "loss_ddf": 1.5}
+    {"loss_vfl": 1.0, "loss_mal": 1.0, "loss_bbox": 5.0, "loss_giou": 2.0, "loss_fgl": 0.15, "loss_ddf": 1.5}
 )
 
 
 class DFINECriterion(nn.Module):
     """All losses of a training step, weighted and by name.
 
-    The names are upstream's: `loss_vfl`, `loss_bbox`, `loss_giou`, `loss_fgl` of the last layer; with
-    `loss_ddf` and the suffix `_aux_i` of the layers before; `_pre` of the boxes before refinement; `_enc_0`
+    The names are upstream's: `loss_vfl` or `loss_mal`, `loss_bbox`, `loss_giou`, `loss_fgl` of the last layer;
+    with `loss_ddf` and the suffix `_aux_i` of the layers before; `_pre` of the boxes before refinement; `_enc_0`
     of the encoder's proposals; `_dn_i` and `_dn_pre` of the denoising queries. They follow the model, never
     on the batch: without any object the losses of pairs are zeros that still belong to the graph, so that
     every rank of a distributed run has the same losses and every parameter its gradient.
@@ -45,10 +50,11 @@ class DFINECriterion(nn.Module):
         matcher: Assigns objects to queries.
         num_classes: C, compared with the outputs.
         weight_dict: A weight >= 0 for each loss that `losses` switches on.
-        losses: What to compute: "vfl" (loss_vfl), "boxes" (loss_bbox, loss_giou), "local" (loss_fgl,
-            loss_ddf). Heads that none of them trains get gradients of 0.
+        losses: What to compute: "vfl" (loss_vfl) or DEIM's "mal" (loss_mal), "boxes" (loss_bbox, loss_giou),
+            "local" (loss_fgl, loss_ddf). Heads that none of them trains get gradients of 0.
         alpha: Weight of the VFL's negative terms.
         gamma: Exponent of the VFL's negative terms.
+        mal_gamma: Exponent of the MAL.
         reg_max: Number of bins less one, if stated: compared with the outputs.
         temperature: Softness of the distributions that DDF compares, above 0.
 
@@ -65,15 +71,16 @@ class DFINECriterion(nn.Module):
         losses: tuple[str, ...] = ("vfl", "boxes", "local"),
         alpha: float = 0.75,
         gamma: float = 2.0,
+        mal_gamma: float = 1.5,
         reg_max: int | None = None,
         temperature: float = 5.0,
     ) -> None:
         super().__init__()
         _check_losses(losses, weight_dict)
-        if not 0 <= alpha <= 1 or gamma < 0 or temperature <= 0:
+        if not 0 <= alpha <= 1 or min(gamma, mal_gamma) < 0 or temperature <= 0:
             raise ValueError(
-                "DFINECriterion: alpha must be in [0, 1], gamma >= 0 and temperature > 0, "
-                f"but they are {alpha}, {gamma} and {temperature}"
+                "DFINECriterion: alpha must be in [0, 1], gamma and mal_gamma >= 0 and temperature > 0, "
+                f"but they are {alpha}, {gamma}, {mal_gamma} and {temperature}"
             )
         self.matcher = matcher
         self.num_classes = num_classes
@@ -81,6 +88,7 @@ class DFINECriterion(nn.Module):
         self.losses = tuple(losses)
         self.alpha = alpha
         self.gamma = gamma
+        self.mal_gamma = mal_gamma
         self.reg_max = reg_max
         self.temperature = temperature
 
@@ -141,10 +149,13 @@ class DFINECriterion(nn.Module):
         iou = iou.detach()
         by_class, by_box = pairs.by_class, pairs.by_box
         values: dict[str, Tensor] = {}
+        picks = pairs.rows[:, by_class] * self.num_classes + targets.labels[pairs.objects[:, by_class]]
         if "vfl" in self.losses:
-            picks = pairs.rows[:, by_class] * self.num_classes + targets.labels[pairs.objects[:, by_class]]
             vfl = varifocal_loss(stacked.logits, picks, iou[:, by_class], self.alpha, self.gamma)
             values["loss_vfl"] = vfl / norms.objects
+        if "mal" in self.losses:
+            mal = matchability_aware_loss(stacked.logits, picks, iou[:, by_class], self.mal_gamma)
+            values["loss_mal"] = mal / norms.objects
         if "boxes" in self.losses:
             values["loss_bbox"] = (boxes - true_boxes)[:, by_box].abs().sum((1, 2)) / norms.boxes
             values["loss_giou"] = (1 - giou[:, by_box]).sum(1) / norms.boxes
@@ -154,7 +165,7 @@ class DFINECriterion(nn.Module):
             local = (stacked, rows, iou[layers, by_box], norms)
             values["loss_fgl"] = self._fine_grained(*local, true_boxes[layers, by_box], output)
             values["loss_ddf"] = self._distillation(*local)
-        if not {"vfl", "boxes"} <= set(self.losses):
+        if "boxes" not in self.losses or not {"vfl", "mal"} & set(self.losses):
             # what no loss reads belongs to the graph all the same: DDP stops at a parameter without gradient
             unread = 0 * (stacked.logits.sum() + stacked.boxes.sum())
             values = {name: sums + unread for name, sums in values.items()}
@@ -220,6 +231,10 @@ def _check_losses(losses: tuple[str, ...], weight_dict: Mapping[str, float]) -> 
     if unknown or not losses:
         raise ValueError(
             f"DFINECriterion: losses is {list(losses)}, but it must name at least one of {list(FAMILIES)}"
+        )
+    if {"vfl", "mal"} <= set(losses):
+        raise ValueError(
+            f"DFINECriterion: losses is {list(losses)}, but vfl and mal both train the class scores; keep one"
         )
     wanted = {name for family in losses for name in FAMILIES[family]}
     known = {name for names in FAMILIES.values() for name in names}

@@ -37,6 +37,30 @@ def varifocal_loss(logits: Tensor, picks: Tensor, ious: Tensor, alpha: float, ga
     return everywhere + (there - taken_back).sum(1)
 
 
+def matchability_aware_loss(logits: Tensor, picks: Tensor, ious: Tensor, gamma: float) -> Tensor:
+    """DEIM's matchability-aware class loss (Huang et al. 2025, arXiv 2412.04234), with the match's IoU as q.
+
+    The class of a matched query costs -q^gamma log(p) - (1 - q^gamma) log(1 - p), everything else
+    -p^gamma log(1 - p): unlike in VFL, a match of low quality weighs as much as one of high quality.
+
+    Args:
+        logits: [O, S, C].
+        picks: [O, N] positions of the matched queries' true classes in the S * C logits of all outputs, flat;
+            unique.
+        ious: [O, N] IoU of the matched boxes, without gradient.
+        gamma: Exponent of the score to reach and of the negative terms.
+
+    Returns:
+        [O] sums.
+    """
+    everywhere: Tensor = NegativeFocal.apply(logits, 1.0, gamma)
+    x = logits.flatten().index_select(0, picks.flatten()).view_as(picks)
+    surprise = F.softplus(x)  # -log(1 - p)
+    taken_back = x.detach().sigmoid().pow(gamma) * surprise
+    there = surprise - ious.pow(gamma) * x
+    return everywhere + (there - taken_back).sum(1)
+
+
 def fine_grained_loss(
     corner_logits: Tensor, left: Tensor, weight_left: Tensor, weight_right: Tensor, ious: Tensor
 ) -> Tensor:

@@ -271,7 +271,23 @@ def test_losses_switches_families(family: str) -> None:
         torch.testing.assert_close(value, every[name], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("losses", [("vfl",), ("boxes",), ("local",), ("vfl", "boxes")], ids=str)
+@pytest.mark.parametrize("counts", [(0, 0), (1,), (3, 0, 1)], ids=str)
+def test_mal_takes_the_place_of_vfl_and_changes_no_other_loss(counts: tuple[int, ...]) -> None:
+    torch.manual_seed(14)
+    output, targets = make_output(len(counts), max_count=max(counts)), make_targets(counts)
+    vfl = make_criterion()(output, targets)
+    families = ("mal", "boxes", "local")
+    mal = DFINECriterion(HungarianMatcher(), 5, losses=families)(output, targets)
+    assert set(mal) == {name.replace("vfl", "mal") for name in NAMES}
+    assert all(torch.equal(value, vfl[name]) for name, value in mal.items() if "mal" not in name)
+    sharper = DFINECriterion(HungarianMatcher(), 5, losses=families, mal_gamma=2.0)(output, targets)
+    for name in (name for name in mal if "mal" in name):
+        assert mal[name].isfinite() and float(mal[name]) > float(sharper[name])
+    torch.stack(list(mal.values())).sum().backward()
+    assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in leaves(output).values())
+
+
+@pytest.mark.parametrize("losses", [("vfl",), ("mal",), ("boxes",), ("local",), ("vfl", "boxes")], ids=str)
 def test_outputs_that_no_loss_reads_have_a_gradient_all_the_same(losses: tuple[str, ...]) -> None:
     """DDP stops at a parameter without one; edges reach the graph through the boxes that they make."""
     torch.manual_seed(13)
@@ -297,7 +313,9 @@ def test_stated_bins_and_classes_are_compared() -> None:
         ({"losses": ("vfl", "masks")}, "masks"),
         ({"losses": ()}, "at least one"),
         ({"weight_dict": {"loss_vfl": 1.0}}, "loss_bbox"),
-        ({"losses": ("vfl",), "weight_dict": {"loss_vfl": 1.0, "loss_mal": 1.0}}, "loss_mal"),
+        ({"losses": ("vfl",), "weight_dict": {"loss_vfl": 1.0, "loss_masks": 1.0}}, "loss_masks"),
+        ({"losses": ("vfl", "mal", "boxes", "local")}, "vfl and mal both"),
+        ({"mal_gamma": -1.0}, "mal_gamma"),
         ({"losses": ("vfl",), "weight_dict": {"loss_vfl": -1.0}}, ">= 0"),
         ({"temperature": 0.0}, "temperature"),
         ({"alpha": 2.0}, "alpha"),

@@ -12,11 +12,11 @@ from src.nn.criterion import DFINECriterion, HungarianMatcher
 from src.structures import Targets, TrainOutput
 
 
-def count(layers: int, counts: tuple[int, ...] = (3, 0, 5)) -> tuple[Ledger, Ledger]:
+def count(layers: int, counts: tuple[int, ...] = (3, 0, 5), class_loss: str = "vfl") -> tuple[Ledger, Ledger]:
     """Operations of the forward and of the backward pass."""
     torch.manual_seed(0)
     output, targets = make_output(len(counts), layers=layers, max_count=max(counts)), make_targets(counts)
-    criterion = DFINECriterion(HungarianMatcher(), 5)
+    criterion = DFINECriterion(HungarianMatcher(), 5, losses=(class_loss, "boxes", "local"))
     with Ledger() as forward:
         named = criterion(output, targets)
     total = torch.stack(list(named.values())).sum()
@@ -25,8 +25,9 @@ def count(layers: int, counts: tuple[int, ...] = (3, 0, 5)) -> tuple[Ledger, Led
     return forward, backward
 
 
-def test_number_of_operations_does_not_depend_on_the_depth() -> None:
-    three, six, twelve = (count(layers)[0].counts.total() for layers in (3, 6, 12))
+@pytest.mark.parametrize("class_loss", ["vfl", "mal"])
+def test_number_of_operations_does_not_depend_on_the_depth(class_loss: str) -> None:
+    three, six, twelve = (count(n, class_loss=class_loss)[0].counts.total() for n in (3, 6, 12))
     assert six <= 600
     assert three == six == twelve
 

@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.nn.criterion.losses import distillation_loss, fine_grained_loss, varifocal_loss
+from src.nn.criterion.losses import (
+    distillation_loss,
+    fine_grained_loss,
+    matchability_aware_loss,
+    varifocal_loss,
+)
 from src.ops.boxes import corner_planes, overlap
 
 OUTS, S, C, N, R = 3, 7, 4, 2, 9
@@ -54,6 +59,51 @@ def test_vfl_and_its_gradient_equal_a_slow_reference(alpha: float, gamma: float)
     (grad_fast,) = torch.autograd.grad(fast @ factors, logits)
     (grad_slow,) = torch.autograd.grad(slow @ factors, logits)
     torch.testing.assert_close(grad_fast, grad_slow)
+
+
+def slow_mal(logits: Tensor, picks: Tensor, ious: Tensor, gamma: float) -> Tensor:
+    """As DEIM writes it: a cross-entropy with the target IoU^gamma and the weights p^gamma or 1."""
+    onehot = torch.zeros_like(logits).flatten()
+    onehot[picks.flatten()] = 1
+    quality = torch.zeros_like(logits).flatten()
+    quality[picks.flatten()] = ious.flatten()
+    onehot, quality = onehot.view_as(logits), quality.view_as(logits)
+    weights = logits.detach().sigmoid() ** gamma * (1 - onehot) + onehot
+    terms = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, quality**gamma, weights, reduction="none"
+    )
+    return terms.sum((1, 2))
+
+
+@pytest.mark.parametrize("gamma", [1.5, 2.0, 0.5])
+def test_mal_and_its_gradient_equal_a_slow_reference(gamma: float) -> None:
+    torch.manual_seed(4)
+    logits = torch.randn(OUTS, S, C, dtype=torch.float64, requires_grad=True)
+    picks, ious = make_picks()
+    ious = ious.double()
+    ious[0, 0] = 0  # a match without any overlap
+    fast, slow = matchability_aware_loss(logits, picks, ious, gamma), slow_mal(logits, picks, ious, gamma)
+    torch.testing.assert_close(fast, slow)
+    factors = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    (grad_fast,) = torch.autograd.grad(fast @ factors, logits)
+    (grad_slow,) = torch.autograd.grad(slow @ factors, logits)
+    torch.testing.assert_close(grad_fast, grad_slow)
+
+
+def test_mal_by_hand() -> None:
+    """A query with p = 1/2 for two classes: the match costs log 2 at any IoU, the other p^gamma log 2."""
+    logits, picks = torch.zeros(1, 1, 2), torch.tensor([[1]])
+    for iou in (0.1, 0.9):
+        loss = matchability_aware_loss(logits, picks, torch.tensor([[iou]]), 1.5)
+        assert loss.item() == pytest.approx(math.log(2) * (1 + 0.5**1.5), rel=1e-6)
+
+
+def test_mal_stays_finite_for_saturated_logits_and_without_matches() -> None:
+    picks, ious = make_picks()
+    for value in (1e4, -1e4):
+        assert matchability_aware_loss(torch.full((OUTS, S, C), value), picks, ious, 1.5).isfinite().all()
+    nobody = torch.empty(OUTS, 0, dtype=torch.int64), torch.empty(OUTS, 0)
+    assert (matchability_aware_loss(torch.zeros(OUTS, S, C), *nobody, 1.5) > 0).all()
 
 
 def test_vfl_stays_finite_for_saturated_logits_and_shows_nan() -> None:
