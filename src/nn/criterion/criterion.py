@@ -35,9 +35,9 @@ DEFAULT_WEIGHTS: Mapping[str, float] = MappingProxyType(
 class DFINECriterion(nn.Module):
     """All losses of a training step, weighted and by name.
 
-    The names are upstream's: `loss_vfl` or `loss_mal`, `loss_bbox`, `loss_giou`, `loss_fgl` of the last layer;
-    with `loss_ddf` and the suffix `_aux_i` of the layers before; `_pre` of the boxes before refinement; `_enc_0`
-    of the encoder's proposals; `_dn_i` and `_dn_pre` of the denoising queries. They follow the model, never
+    The names are upstream's: `loss_vfl` or `loss_mal`, `loss_bbox`, `loss_giou`, `loss_fgl` of the last
+    layer; with `loss_ddf` and the suffix `_aux_i` of the layers before; `_pre` of the boxes before
+    refinement; `_enc_0` of the encoder's proposals; `_dn_i` and `_dn_pre` of the denoising queries. They follow the model, never
     on the batch: without any object the losses of pairs are zeros that still belong to the graph, so that
     every rank of a distributed run has the same losses and every parameter its gradient.
 
