@@ -44,6 +44,8 @@ class Experiment:
         lr_warmup_scheduler: How it rises at first; without it, it starts at its full height.
         use_amp: Whether to train in mixed precision.
         amp: How, if so.
+        compile: Whether `torch.compile` compiles the backbone for training: one graph for all sizes. The
+            first step of each stage (under `O2`, of each epoch) waits for it.
         use_ema: Whether to keep and evaluate a moving average of the weights.
         ema: How, if so.
         clip_max_norm: Largest norm of all gradients together; 0 never clips.
@@ -82,6 +84,7 @@ class Experiment:
     lr_warmup_scheduler: WarmupSettings | None = None
     use_amp: bool = False
     amp: AmpSettings = field(default_factory=AmpSettings)
+    compile: bool = False
     use_ema: bool = True
     ema: EmaSettings = field(default_factory=EmaSettings)
     clip_max_norm: NonNegativeFloat = 0.1

@@ -52,12 +52,27 @@ class TorchRuntime:
         classes: ClassNames,
         input_hw: tuple[int, int],
         device: torch.device | str = "cpu",
+        *,
+        compiled: bool = False,
     ) -> None:
+        """Move the model to its device.
+
+        Args:
+            model: Pictures [N, 3, H, W] to a `FinalOutput`.
+            postprocessor: What turns that into detections.
+            classes: The classes, by label.
+            input_hw: (height, width) that pictures are resized to.
+            device: Where it runs.
+            compiled: Compile the model with `torch.compile`, with CUDA graphs on a GPU. The first call with
+                each number of pictures waits for it.
+        """
         assert not model.training, "a runtime takes a model in eval mode"
         self.classes = classes
         self.input_hw = input_hw
         self._device = torch.device(device)
-        self._model = model.to(self._device)
+        self._model: Callable[[Tensor], Any] = model.to(self._device)
+        if compiled:
+            self._model = torch.compile(self._model, mode="reduce-overhead", fullgraph=True)
         self._postprocessor = postprocessor.to(self._device)
 
     @torch.inference_mode()

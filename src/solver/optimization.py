@@ -2,7 +2,9 @@
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
+from .. import distributed
 from ..core import Experiment
 from ..optim import ModelEMA, Rule, build_schedule, parameter_groups
 from .precision import Precision
@@ -49,3 +51,19 @@ def build_step(
     return TrainingStep(
         model, criterion, adamw, schedule, ema, precision, clip_max_norm=settings.clip_max_norm
     )
+
+
+def wrapped(callee: nn.Module, *, compiled: bool) -> nn.Module:
+    """What an epoch calls: the detector `callee`, its backbone compiled or not, under DDP on several ranks.
+
+    To be made anew each epoch: a parameter that is frozen at wrapping would never be synchronised later.
+    Wrapping gives every rank the main one's weights.
+    """
+    if compiled:
+        backbone = callee.backbone
+        assert isinstance(backbone, nn.Module), "a detector has one"
+        if backbone._compiled_call_impl is None:
+            backbone.compile(dynamic=True, fullgraph=True)  # sizes are symbols: one graph for what trains
+    if distributed.world_size() > 1:
+        return DistributedDataParallel(callee, gradient_as_bucket_view=True)
+    return callee

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from .. import distributed
 from ..core import Experiment
@@ -24,7 +23,7 @@ from .checkpoint_folder import CheckpointFolder
 from .evaluate import Evaluation
 from .interrupt import StopRequest
 from .logs import Progress, make_folder, write_whole, writing_in
-from .optimization import build_step
+from .optimization import build_step, wrapped
 from .precision import choose_precision
 from .recorder import Recorder
 from .resume import RunState, restore, stored_state
@@ -146,11 +145,7 @@ class Trainer:
         )
         self.model.train()
         self.step.enter_epoch()
-        # wrapped anew each epoch: a parameter frozen at wrapping would never be synchronised later.
-        # Wrapping gives every rank the main one's weights.
-        model = self.step.callee
-        if distributed.world_size() > 1:
-            model = DistributedDataParallel(model, gradient_as_bucket_view=True)
+        model = wrapped(self.step.callee, compiled=self.settings.compile)
         if decay is not None and ema is not None:
             ema.restart(decay, from_model=self.model)
             source = "the best weights" if best else "the current weights: there was no evaluation yet"

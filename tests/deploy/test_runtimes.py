@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
 from src.deploy.export import DeployModel, Exported
 from src.deploy.metadata import ModelCard
@@ -91,3 +92,23 @@ def test_a_foreign_model_is_refused(exported: Exported, tmp_path: Path) -> None:
     onnx.save(proto, tmp_path / "other.onnx")
     with pytest.raises(ValueError, match=r"gives \['boxes', 'classes', 'scores'\], expected"):
         OnnxRuntime(tmp_path / "other.onnx")
+
+
+def test_a_compiled_model_detects_the_same(
+    torch_runtime: TorchRuntime, tiny: DeployModel, card: ModelCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = CompileCounter()
+    stated: dict[str, object] = {}
+
+    def compile_counting(model: torch.nn.Module, **options: object) -> object:
+        stated.update(options)
+        return compile_for_real(model, backend=counter, fullgraph=True)
+
+    compile_for_real = torch.compile
+    monkeypatch.setattr(torch, "compile", compile_counting)
+    compiled = TorchRuntime(tiny.model, tiny.postprocessor, card.classes, card.input_hw, compiled=True)
+    images, sizes_hw = pictures(2, (64, 96), seed=5), torch.tensor([[480, 640], [333, 100]])
+    for one, other in zip(torch_runtime.run(images, sizes_hw), compiled.run(images, sizes_hw), strict=True):
+        torch.testing.assert_close(one, other)
+    assert counter.frame_count == 1
+    assert stated == {"mode": "reduce-overhead", "fullgraph": True}

@@ -1,5 +1,6 @@
 """Whole runs of a tiny model through the same door that users take."""
 
+import functools
 import json
 import os
 import subprocess
@@ -12,8 +13,10 @@ import pytest
 import torch
 import yaml
 from torch import Tensor
+from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
 from src import assembly, runs
+from src.nn.backbone import DINOv3Backbone
 from src.solver.checkpoint import save_checkpoint
 
 Config = Callable[..., Path]
@@ -266,3 +269,18 @@ def test_one_rank_without_objects_does_not_hang(
         tiny_config(), 2, "-u", f"train_dataloader.dataset.ann_file={tmp_path / 'one.json'}", "epochs=1"
     )
     assert run.returncode == 0, run.stderr
+
+
+def test_a_compiled_backbone_is_one_graph_a_stage_at_all_sizes(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    stages = [{"start": 0, "backbone": "frozen"}, {"start": 2, "backbone": "all"}]
+    config = tiny_config(epochs=4, stages=stages, multi_scale={"base_size_repeat": 1})
+    plain = train(config, f"output_dir={tmp_path / 'plain'}")
+    torch._dynamo.reset()
+    compiled = train(config, f"output_dir={tmp_path / 'compiled'}", "compile=True")
+    assert len(_debug_get_cache_entry_list(DINOv3Backbone.forward.__code__)) == 2
+    for one, other in zip(losses(plain), losses(compiled), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+    assert weights(plain / "last.pth").keys() == weights(compiled / "last.pth").keys()

@@ -25,6 +25,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--batch-size", type=int, default=1, help="pictures at a time (%(default)s)")
     parser.add_argument("-d", "--device", default=None, help="cpu, cuda, cuda:1 ... (a GPU if there is one)")
+    parser.add_argument("--compile", action="store_true", help="compile the model first, for many pictures")
     parser.add_argument(
         "-u", "--update", nargs="+", default=[], metavar="KEY=VALUE", help="change the config"
     )
@@ -40,7 +41,8 @@ def main() -> None:
         args.config, args.resume, args.update, device
     )
     model = make_lean(to_deploy(model))
-    runtime = TorchRuntime(model, postprocessor, classes, experiment.eval_spatial_size, device)
+    size = experiment.eval_spatial_size
+    runtime = TorchRuntime(model, postprocessor, classes, size, device, compiled=args.compile)
     predictor = Predictor(runtime, threshold=args.threshold, batch_size=args.batch_size)
     done = predict_folder(predictor, args.input, args.output)
     print(f"{done.num_pictures} pictures, {done.num_detections} detections: {done.output}")
