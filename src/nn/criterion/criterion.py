@@ -37,9 +37,9 @@ class DFINECriterion(nn.Module):
 
     The names are upstream's: `loss_vfl` or `loss_mal`, `loss_bbox`, `loss_giou`, `loss_fgl` of the last
     layer; with `loss_ddf` and the suffix `_aux_i` of the layers before; `_pre` of the boxes before
-    refinement; `_enc_0` of the encoder's proposals; `_dn_i` and `_dn_pre` of the denoising queries. They follow the model, never
-    on the batch: without any object the losses of pairs are zeros that still belong to the graph, so that
-    every rank of a distributed run has the same losses and every parameter its gradient.
+    refinement; `_enc_0` of the encoder's proposals; `_dn_i` and `_dn_pre` of the denoising queries. They
+    follow the model, never the batch: without any object the losses of pairs are zeros that still belong to
+    the graph, so that every rank of a distributed run has the same losses and every parameter its gradient.
 
     Class losses use each output's own matching, the others the union of all matchings (D-FINE's GO-LSD). What
     the sums are divided by is averaged over the ranks, and over a step's micro-batches where their counts are
