@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from .checks import check_together, place_of
 from .components import Factory, Reached
@@ -43,11 +44,7 @@ def load_experiment(
         ConfigError: With every fault found, each with file and line.
     """
     problems = Problems()
-    tree = read_config(Path(path), problems) or Section({}, Place(str(path)))
-    for override in overrides:
-        tree = apply_override(tree, override, problems)
-    if problems.blocked:
-        problems.raise_any()
+    tree = _read_tree(Path(path), overrides, problems)
     own, sections = _split(tree, components, problems)
     binder = Binder(problems, {OpSettings: _TransformRule(transforms)})
     values = binder.partial(own, Experiment, "", ignore=NOT_KEYS)
@@ -63,6 +60,28 @@ def load_experiment(
     experiment = Experiment(**values, components=reached.arguments, wiring=reached.wiring)
     _mention_late_stages(experiment)
     return experiment
+
+
+def load_arguments(path: Path, overrides: Sequence[str], target: Factory) -> dict[str, Any]:
+    """The keyword arguments that a file of their own gives to `target`, whose knobs are the file's keys.
+
+    Raises:
+        ConfigError: With every fault found, each with file and line.
+    """
+    problems = Problems()
+    tree = _read_tree(path, overrides, problems)
+    arguments = Binder(problems).partial(tree, target, "")
+    problems.raise_any()
+    return arguments
+
+
+def _read_tree(path: Path, overrides: Sequence[str], problems: Problems) -> Section:
+    tree = read_config(path, problems) or Section({}, Place(str(path)))
+    for override in overrides:
+        tree = apply_override(tree, override, problems)
+    if problems.blocked:
+        problems.raise_any()
+    return tree
 
 
 class _TransformRule:

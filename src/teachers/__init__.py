@@ -1,0 +1,6 @@
+"""Teachers: large frozen networks whose features others learn from, alone or by way of a folder."""
+
+from .dinov3_teacher import DinoV3Teacher
+from .loading import load_teacher, load_weights
+
+__all__ = ["DinoV3Teacher", "load_teacher", "load_weights"]
