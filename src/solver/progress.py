@@ -64,7 +64,7 @@ class Progress:
         self._bar: tqdm[Any] = tqdm(
             total=total,
             initial=done,
-            desc=f"epoch {epoch + 1}/{epochs}",
+            desc=f"epoch {epoch} ({epoch + 1} of {epochs})",
             bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
             mininterval=0.5,
             leave=False,
@@ -90,7 +90,7 @@ class Progress:
         if self._terminal:
             self._bar.set_postfix_str(self.text(), refresh=False)
         else:
-            logger.info("epoch %d/%d, step %d/%d: %s", *self._position(), self.text())
+            logger.info("epoch %d (%d of %d), step %d/%d: %s", *self._position(), self.text())
 
     def text(self) -> str:
         """Loss, learning rate, pictures a second, the time left in the run without evaluations, memory."""
@@ -112,10 +112,10 @@ class Progress:
             return
         self._main = False
         self._bar.close()
-        logger.info("epoch %d/%d, step %d/%d: %s", *self._position(), self.text())
+        logger.info("epoch %d (%d of %d), step %d/%d: %s", *self._position(), self.text())
 
-    def _position(self) -> tuple[int, int, int, int]:
-        return self.epoch + 1, self.epochs, self.steps, self.total
+    def _position(self) -> tuple[int, int, int, int, int]:
+        return self.epoch, self.epoch + 1, self.epochs, self.steps, self.total
 
     def __enter__(self) -> "Progress":
         return self

@@ -51,7 +51,7 @@ def test_without_a_terminal_there_is_a_line_now_and_then(
         for _ in range(10):
             clock.now += 8.0
             progress.advance(images=1)
-    said = [re.match(r"epoch 1/2, step (\d+)/10: ", r.getMessage()) for r in caplog.records]
+    said = [re.match(r"epoch 0 \(1 of 2\), step (\d+)/10: ", r.getMessage()) for r in caplog.records]
     assert [m and m.group(1) for m in said] == ["4", "8", "10"]
     assert capsys.readouterr().err == ""
 
@@ -68,10 +68,10 @@ def test_on_a_terminal_there_is_a_bar(
             progress.advance(images=4)
         progress._bar.refresh()
     shown = terminal.getvalue()
-    assert "epoch 5/5" in shown
+    assert "epoch 4 (5 of 5)" in shown
     assert "3/3" in shown
     assert "loss 1.5000, lr 0.1, 0.1 images/s, ETA 0:00:00" in shown
-    assert [r.getMessage().partition(":")[0] for r in caplog.records] == ["epoch 5/5, step 3/3"]
+    assert [r.getMessage().partition(":")[0] for r in caplog.records] == ["epoch 4 (5 of 5), step 3/3"]
 
 
 def test_other_ranks_are_silent(
@@ -98,7 +98,7 @@ def test_an_epoch_cut_off_by_an_error_closes_its_bar(clock: Clock, caplog: pytes
         clock.now += 1
         raise RuntimeError
     progress.close()
-    assert [r.getMessage().partition(":")[0] for r in caplog.records] == ["epoch 1/1, step 0/2"]
+    assert [r.getMessage().partition(":")[0] for r in caplog.records] == ["epoch 0 (1 of 1), step 0/2"]
 
 
 def test_memory_is_that_of_this_process() -> None:
