@@ -2,7 +2,10 @@
 
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -14,7 +17,95 @@ TRANSPOSING = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 class PictureError(ValueError):
-    """A picture that cannot be used; the text names the file and the remedy."""
+    """A picture that cannot be used; the text names the file and the remedy.
+
+    Args:
+        text: For the user.
+        code: The doctor's name for this kind of fault.
+    """
+
+    def __init__(self, text: str, code: str = "picture-unreadable") -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class Header(NamedTuple):
+    """What a picture's file says before its pixels.
+
+    Attributes:
+        size_hw: (height, width) of the pixels as stored.
+        orientation: EXIF's, 1 to 8; 1 where there is none.
+        mode: Pillow's name of the kind of pixels, "RGB" or "I;16" for instance.
+        is_transparent: Whether it can hold transparency.
+        frames: How many pictures the file holds.
+    """
+
+    size_hw: tuple[int, int]
+    orientation: int
+    mode: str
+    is_transparent: bool
+    frames: int
+
+
+def read_header(path: str | Path, size_hw: tuple[int, int] | None = None) -> Header:
+    """What the file says of itself, without decoding it.
+
+    Args:
+        path: As `decode_rgb`.
+        size_hw: (height, width) that is expected; where it differs, a PNG's EXIF is looked for behind its
+            pixels, too.
+
+    Raises:
+        PictureError: The file cannot be opened as a picture, or is too large.
+    """
+    with _opened(path) as image:
+        stored_hw = (image.height, image.width)
+        quick = image.format != "PNG" or "exif" in image.info  # else Pillow decodes a PNG to look behind it
+        orientation = _orientation(image) if quick or size_hw not in (None, stored_hw) else 1
+        frames = getattr(image, "n_frames", 1)
+        return Header(stored_hw, orientation, image.mode, image.has_transparency_data, frames)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's, 1 to 8; 1 where there is none, or none that can be read: it has no say over the pixels."""
+    try:
+        orientation: int = image.getexif().get(EXIF_ORIENTATION, 1)
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error):
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def is_turned(header: Header, size_hw: tuple[int, int], path: str | Path) -> bool:
+    """Whether `size_hw` is the size of the picture once turned as its EXIF orientation says.
+
+    Raises:
+        PictureError: It is neither this nor the size as stored.
+    """
+    if header.size_hw == tuple(size_hw):
+        return False
+    if header.orientation in TRANSPOSING and header.size_hw[::-1] == tuple(size_hw):
+        return True
+    h, w = header.size_hw
+    raise PictureError(
+        f"picture {path} is {w}x{h} (width x height), but its annotations say {size_hw[1]}x{size_hw[0]}: its "
+        "boxes would lie in the wrong place; correct the JSON's width and height, or restore the picture "
+        "that was annotated",
+        "picture-size-differs",
+    )
+
+
+def check_mode(mode: str, path: str | Path) -> None:
+    """Refuse kinds of pixels that have no agreed range of values.
+
+    Raises:
+        PictureError: It is one of them.
+    """
+    if mode in ("I", "F"):
+        raise PictureError(
+            f"picture {path} stores 32-bit values (mode {mode}), for which there is no agreed white; "
+            "store it with 8 or 16 bits",
+            "picture-32-bit",
+        )
 
 
 def decode_rgb(path: str | Path, size_hw: tuple[int, int] | None = None) -> Image.Image:
@@ -22,9 +113,8 @@ def decode_rgb(path: str | Path, size_hw: tuple[int, int] | None = None) -> Imag
 
     Pixels are taken as stored: COCO's boxes are, and an EXIF orientation is not applied. There is one
     exception: where `size_hw` does not fit the stored pixels but fits them once turned as EXIF says, whoever
-        wrote the
-    annotations saw the turned picture, and it is turned. Transparency is dropped, 16-bit grey is scaled to 8
-    bits.
+    wrote the annotations saw the turned picture, and it is turned. Transparency is dropped, 16-bit grey is
+    scaled to 8 bits.
 
     Args:
         path: A JPEG, PNG, WebP, BMP or TIFF file; of an animation the first frame is taken.
@@ -33,47 +123,49 @@ def decode_rgb(path: str | Path, size_hw: tuple[int, int] | None = None) -> Imag
     Raises:
         PictureError: The file is missing, damaged, too large, of another kind or another size.
     """
+    with _opened(path) as image:
+        stored_hw = (image.height, image.width)
+        if size_hw is not None and stored_hw != tuple(size_hw):
+            if is_turned(Header(stored_hw, _orientation(image), image.mode, False, 1), size_hw, path):
+                ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(image, path)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """The open file; whatever goes wrong with it inside is a `PictureError`."""
     if not os.path.isfile(path):
         raise PictureError(
-            f"picture {path} does not exist (or is not a regular file); restore it or correct the path"
+            f"picture {path} does not exist (or is not a regular file); restore it or correct the path",
+            "picture-missing",
         )
+    code = "picture-unreadable"
     try:
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise PictureError(
                     f"picture {path} has {image.width}x{image.height} pixels, more than the {MAX_PIXELS:,} "
-                    "that are decoded (a guard against decompression bombs); store it smaller"
+                    "that are decoded (a guard against decompression bombs); store it smaller",
+                    "picture-oversized",
                 )
-            turned = _is_turned(image, size_hw, path)
-            if turned:
-                ImageOps.exif_transpose(image, in_place=True)
-            return _to_rgb(image, path)
+            code = "picture-truncated"
+            yield image
     except UnidentifiedImageError as error:
         raise PictureError(
             f"picture {path} is none of {', '.join(FORMATS)}, or its header is damaged; "
-            "replace the file or take it out of the dataset"
+            "replace the file or take it out of the dataset",
+            code,
         ) from error
     except PictureError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"picture {path}: {error}; store it smaller", "picture-oversized") from error
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise PictureError(
             f"picture {path} cannot be decoded ({error}): it is truncated or damaged; "
-            "replace the file or take it out of the dataset"
+            "replace the file or take it out of the dataset",
+            code,
         ) from error
-
-
-def _is_turned(image: Image.Image, size_hw: tuple[int, int] | None, path: str | Path) -> bool:
-    """Whether `size_hw` is the size of the picture once turned as its EXIF orientation says."""
-    stored_hw = (image.height, image.width)
-    if size_hw is None or stored_hw == tuple(size_hw):
-        return False
-    if image.getexif().get(EXIF_ORIENTATION) in TRANSPOSING and stored_hw[::-1] == tuple(size_hw):
-        return True
-    raise PictureError(
-        f"picture {path} is {image.width}x{image.height} (width x height), but its annotations say "
-        f"{size_hw[1]}x{size_hw[0]}: its boxes would lie in the wrong place; correct the JSON's width and "
-        "height, or restore the picture that was annotated"
-    )
 
 
 def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
@@ -82,10 +174,6 @@ def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
         # Pillow's own conversion clips to 255 and turns almost every 16-bit picture white
         values = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise PictureError(
-            f"picture {path} stores 32-bit values (mode {image.mode}), for which there is no agreed white; "
-            "store it with 8 or 16 bits"
-        )
+    check_mode(image.mode, path)
     image.load()
     return image if image.mode == "RGB" else image.convert("RGB")
