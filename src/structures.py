@@ -142,6 +142,26 @@ class TrainOutput(NamedTuple):
     reg_scale: float
 
 
+class GuidedOutput(NamedTuple):
+    """What the model gives in training beside `TrainOutput` where a teacher or its own past guides it.
+
+    Attributes:
+        detected: What it gives without a guide.
+        images: [B, 3, H, W] in [0, 1], the pictures it was called with.
+        projected: [B, E, h, w] the encoder's coarsest attended map, at the teacher's width E; None without
+            a teacher.
+        tokens: [B, D, 2h, 2w] the ViT's normed patch tokens at the deepest tap; None where it has no anchor.
+        vit_images: [B, 3, 32h, 32w] the pictures as the ViT got them, normalised and padded; None with
+            `tokens`.
+    """
+
+    detected: TrainOutput
+    images: Tensor
+    projected: Tensor | None
+    tokens: Tensor | None
+    vit_images: Tensor | None
+
+
 class FinalOutput(NamedTuple):
     """What the model gives in evaluation.
 

@@ -55,12 +55,18 @@ def add_lora(vit: Eva, lora: LoRA) -> None:
 
 def merge_lora(vit: Eva) -> None:
     """Add the factors' products to the weights that they stand beside and leave the factors out, in place."""
+    for module in vit.modules():
+        if hasattr(module, "lora_A"):
+            cast(Any, module).merge()
+    leave_out_factors(vit)
+
+
+def leave_out_factors(vit: Eva) -> None:
+    """Put every layer that factors stand beside in its own place again, in place; `vit` needs LoRA."""
     for parent in list(vit.modules()):
         for name, child in list(parent.named_children()):
             if hasattr(child, "lora_A"):
-                layer = cast(Any, child)
-                layer.merge()
-                setattr(parent, name, layer.base_layer)
+                setattr(parent, name, cast(Any, child).base_layer)
     del vit.peft_config
 
 
