@@ -19,7 +19,7 @@ from .data import (
     build_train_loader,
 )
 from .evaluation import CocoEvaluator
-from .nn.backbone import DINOv3Backbone, HGNetv2, load_pretrained
+from .nn.backbone import DinoAdapter, DINOv3Backbone, HGNetv2, load_pretrained
 from .nn.criterion import DFINECriterion, HungarianMatcher
 from .nn.decoder import DFINETransformer
 from .nn.dfine import DFINE
@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 COMPONENTS: dict[str, Callable[..., Any]] = {
     "DFINE": DFINE,
     "DINOv3Backbone": DINOv3Backbone,
+    "DinoAdapter": DinoAdapter,
     "HGNetv2": HGNetv2,
     "HybridEncoder": HybridEncoder,
     "DFINETransformer": DFINETransformer,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .backbone import DINOv3Backbone
+from .backbone.adapter_blocks import PyramidAttention
 from .decoder import DFINETransformer
 from .decoder.attention import DeformableAttention
 from .encoder.blocks import RepBlock
@@ -37,7 +38,7 @@ def to_deploy(model: nn.Module) -> nn.Module:
         deployed.backbone.merge_lora()
     _leave_out_training_parts(decoder)
     for module in list(deployed.modules()):
-        if isinstance(module, DeformableAttention) and module.sampling == "bilinear":
+        if isinstance(module, DeformableAttention | PyramidAttention) and module.sampling == "bilinear":
             module.sampling = "gather"
     _fold_norms(deployed)
     _merge_branches(deployed)

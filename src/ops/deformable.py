@@ -1,6 +1,7 @@
 """Deformable sampling: a weighted mean of a pyramid's values at points between its cells.
 
-Legend: B batch, S cells of all levels, Q queries, H heads, P points of all levels, D width, c = D / H.
+Legend: B batch, L levels, S cells of all levels, Q queries, H heads, P points of all levels, D width,
+c = D / H.
 
 Three ways to sample:
 - `bilinear`: torch's grid_sample, zeros outside the map;
@@ -9,14 +10,59 @@ Three ways to sample:
 - `nearest`: the value of the cell that a point lies in, points outside moved to the border.
 """
 
+import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 Sampling = Literal["bilinear", "gather", "nearest"]
+
+
+class Grid(NamedTuple):
+    """Where the cells of a pyramid's maps lie; levels one after the other, each row by row.
+
+    Attributes:
+        shapes_hw: Size of each level's map.
+        centres: [S, 2] float32 (x, y) in units of the whole map, from (0, 0) to (1, 1).
+        cells_wh: [L, 2] float32 width and height of a level's cells, likewise.
+    """
+
+    shapes_hw: tuple[tuple[int, int], ...]
+    centres: Tensor
+    cells_wh: Tensor
+
+
+def make_grid(shapes_hw: Sequence[tuple[int, int]], device: torch.device) -> Grid:
+    """The grid of maps of these sizes; nothing is copied to `device`, so nothing waits for it."""
+
+    def axis(size: int) -> Tensor:
+        return (torch.arange(size, device=device, dtype=torch.float32) + 0.5) / size
+
+    centres = [
+        torch.stack(torch.meshgrid(axis(w), axis(h), indexing="xy"), -1).flatten(0, 1) for h, w in shapes_hw
+    ]
+    sides = [torch.full((1,), 1 / side, device=device) for h, w in shapes_hw for side in (w, h)]
+    return Grid(tuple(shapes_hw), torch.cat(centres), torch.cat(sides).reshape(-1, 2))
+
+
+def star_offsets(num_heads: int, num_points: Sequence[int]) -> Tensor:
+    """Where deformable attention looks at first: head h in direction 2 pi h / H, point by point further out.
+
+    Args:
+        num_heads: H.
+        num_points: Points of each level.
+
+    Returns:
+        [H, P, 2] (x, y); a level's n-th point, from 1, lies n steps away along one side or both.
+    """
+    angles = torch.arange(num_heads) * (2 * math.pi / num_heads)
+    directions = torch.stack((angles.cos(), angles.sin()), -1)
+    directions = directions / directions.abs().amax(-1, keepdim=True)
+    steps = torch.cat([torch.arange(1, count + 1) for count in num_points])
+    return directions[:, None] * steps[:, None]
 
 
 def arrange_values(

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import timm.models
+from timm.models.eva import Eva
 from torch import Tensor, nn
 
+from .dino_adapter import DinoAdapter
+from .dinov2 import convert_dinov2
 from .dinov3_backbone import DINOv3Backbone
 from .dinov3_keys import convert_to_timm
 from .hgnetv2 import HGNetv2
@@ -52,14 +55,14 @@ def load_pretrained(backbone: nn.Module) -> None:
     `checkpoint_path`, or without one timm's copy from its hub.
 
     Args:
-        backbone: A DINOv3Backbone or an HGNetv2.
+        backbone: A DINOv3Backbone, a DinoAdapter or an HGNetv2.
 
     Raises:
         ValueError: The weights cannot be had, or are another model's; the message says why and what to do.
     """
-    if not isinstance(backbone, DINOv3Backbone | HGNetv2):
+    if not isinstance(backbone, DINOv3Backbone | DinoAdapter | HGNetv2):
         raise TypeError(f"no pretrained weights are known for a {type(backbone).__name__}")
-    wish = _wish_of_dinov3(backbone) if isinstance(backbone, DINOv3Backbone) else _wish_of_hgnetv2(backbone)
+    wish = _wish_of_hgnetv2(backbone) if isinstance(backbone, HGNetv2) else _wish_of_vit(backbone)
     path = backbone.checkpoint_path
     if not backbone.pretrained:
         unused = f" (checkpoint_path {path} is not read)" if path else ""
@@ -79,8 +82,9 @@ def load_pretrained(backbone: nn.Module) -> None:
     _log.info("%s: %s filled from %s (%d tensors)", wish.section, wish.model, source, len(named))
 
 
-def _wish_of_dinov3(backbone: DINOv3Backbone) -> _Wish:
-    repository, tag = published_as(backbone.vit)
+def _wish_of_vit(backbone: DINOv3Backbone | DinoAdapter) -> _Wish:
+    vit = backbone.vit
+    repository, tag = published_as(vit)
 
     def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if "sat493m" in Path(backbone.checkpoint_path or "").name and tag != "sat493m":
@@ -88,11 +92,13 @@ def _wish_of_dinov3(backbone: DINOv3Backbone) -> _Wish:
                 "its name says that it was trained on satellite pictures, with a mean and deviation of their "
                 "own, which only timm's names with that tag bring (vit_large_patch16_dinov3.sat493m)."
             )
-        own = backbone.vit.state_dict()
+        if not isinstance(vit, Eva):
+            return convert_dinov2(state)
+        own = vit.state_dict()
         factors = {name: value for name, value in own.items() if is_factor(name)}  # they start as they are
-        return under_base_layers(convert_to_timm(state, backbone.vit, backbone.full_depth), own) | factors
+        return under_base_layers(convert_to_timm(state, vit, backbone.full_depth), own) | factors
 
-    return _Wish("DINOv3Backbone", backbone.model_name, backbone.vit, repository, convert)
+    return _Wish(type(backbone).__name__, backbone.model_name, vit, repository, convert)
 
 
 def _wish_of_hgnetv2(backbone: HGNetv2) -> _Wish:

@@ -10,10 +10,13 @@ from typing import Any, NamedTuple, cast
 import timm
 import torch
 from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .windows import Windows
+
+ViT = Eva | VisionTransformer  # DINOv3's class in timm, and DINOv2's
 
 MODEL_ALIASES = {
     "dinov3_small": "vit_small_patch16_dinov3",
@@ -30,7 +33,8 @@ class ViTShape(NamedTuple):
     Attributes:
         embed_dim: Width of a token.
         depth: Number of blocks.
-        num_heads: Attention heads; each is a multiple of 4 wide, since its rotary code has two axes of pairs.
+        num_heads: Attention heads; each of a DINOv3 is a multiple of 4 wide, since its rotary code has two
+            axes of pairs.
         layer_scale: First value of the residual branches' gains. DINOv3's own 1e-5 suits long pretraining;
             a short training from scratch hardly uses its blocks with it.
     """
@@ -43,6 +47,19 @@ class ViTShape(NamedTuple):
     def given(self) -> dict[str, float]:
         """The values that are not None, by name."""
         return {name: value for name, value in self._asdict().items() if value is not None}
+
+    def options(self) -> dict[str, Any]:
+        """The same under timm's names.
+
+        Raises:
+            ValueError: A value that no ViT can have.
+        """
+        options: dict[str, Any] = self.given()
+        if min([1, *options.values()]) <= 0:
+            raise ValueError(f"{self.given()}: a ViT's sizes and its layer scale are above 0.")
+        if "layer_scale" in options:
+            options["init_values"] = options.pop("layer_scale")
+        return options
 
 
 class RotaryPositions(nn.Module):
@@ -101,14 +118,9 @@ def build_vit(model_name: str, shape: ViTShape) -> Eva:
         ValueError: Unknown name, or a shape that no DINOv3 ViT can have.
     """
     name = resolve_model_name(model_name)
-    options: dict[str, Any] = shape.given()
-    if "layer_scale" in options:
-        options["init_values"] = options.pop("layer_scale")
-    if min([1, *options.values()]) <= 0:
-        raise ValueError(f"{shape.given()}: a ViT's sizes and its layer scale are above 0.")
     # Pooling and head play no part in maps; 0 classes leaves no head behind.
     vit = timm.create_model(
-        name, pretrained=False, num_classes=0, global_pool="", dynamic_img_size=True, **options
+        name, pretrained=False, num_classes=0, global_pool="", dynamic_img_size=True, **shape.options()
     )
     assert isinstance(vit, Eva), "timm builds every DINOv3 ViT of its Eva class"
     heads = cast(Any, vit.blocks[0]).attn.num_heads
@@ -118,16 +130,41 @@ def build_vit(model_name: str, shape: ViTShape) -> Eva:
     return vit
 
 
-def image_statistics(vit: Eva) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def image_statistics(vit: ViT) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Mean and standard deviation of RGB in [0, 1] with which the named weights were trained."""
     config = cast(dict[str, Any], vit.pretrained_cfg)
     return tuple(config["mean"]), tuple(config["std"])
 
 
-def published_as(vit: Eva) -> tuple[str, str]:
+def published_as(vit: ViT) -> tuple[str, str]:
     """The named weights' repository on Hugging Face ("" for none), and the tag of their training data."""
     config = cast(dict[str, Any], vit.pretrained_cfg)
     return str(config.get("hf_hub_id") or ""), str(config.get("tag") or "")
+
+
+class Embedded(NamedTuple):
+    """A picture as the first block takes it.
+
+    Attributes:
+        tokens: [B, P + h * w, D], P class and register tokens first.
+        positions: Rotary table for the blocks; None where positions are in the tokens.
+        grid_hw: (h, w).
+    """
+
+    tokens: Tensor
+    positions: Tensor | None
+    grid_hw: tuple[int, int]
+
+
+def embed_patches(vit: Eva, images: Tensor) -> Embedded:
+    """The tokens of `images` [B, 3, 16 * h, 16 * w], normalised, and the rotary table [h * w, 2 * d]."""
+    # Not the whole module: its messages hold the size, for which torch.compile makes a graph of each size.
+    patches = cast(Tensor, cast(Any, vit.patch_embed).proj(images))  # [B, D, h, w]
+    batch, _, height, width = patches.shape
+    prefix = torch.cat((cast(Tensor, vit.cls_token), cast(Tensor, vit.reg_token)), 1).expand(batch, -1, -1)
+    tokens = torch.cat((prefix, patches.flatten(2).transpose(1, 2)), 1)
+    positions = cast(RotaryPositions, vit.rope).get_embed((height, width))
+    return Embedded(tokens, positions, (height, width))
 
 
 def extract_maps(vit: Eva, images: Tensor, taps: tuple[int, ...], num_windows: int = 1) -> tuple[Tensor, ...]:
@@ -143,45 +180,44 @@ def extract_maps(vit: Eva, images: Tensor, taps: tuple[int, ...], num_windows: i
     Returns:
         One [B, D, h, w] map for each tap; class and register tokens are left out.
     """
-    # Not the whole module: its messages hold the size, for which torch.compile makes a graph of each size.
-    patches = cast(Tensor, cast(Any, vit.patch_embed).proj(images))  # [B, D, h, w]
-    batch, _, height, width = patches.shape
-    prefix = torch.cat((cast(Tensor, vit.cls_token), cast(Tensor, vit.reg_token)), 1).expand(batch, -1, -1)
-    tokens = torch.cat((prefix, patches.flatten(2).transpose(1, 2)), 1)
-    positions = cast(RotaryPositions, vit.rope).get_embed((height, width))
-    windows = Windows(num_windows, (height, width), prefix.shape[1])
+    tokens, positions, grid_hw = embed_patches(vit, images)
+    batch, num_prefix = tokens.shape[0], vit.num_prefix_tokens
+    windows = Windows(num_windows, grid_hw, num_prefix)
+    assert positions is not None, "a DINOv3 ViT has a rotary table"
     window_positions = windows.split_positions(positions, batch) if num_windows > 1 else positions
 
     maps = []
     start = 0
     for tap in taps:
         if num_windows > 1 and tap > start:
-            tokens = windows.join(_run_blocks(vit, start, tap, windows.split(tokens), window_positions))
+            tokens = windows.join(run_blocks(vit, start, tap, windows.split(tokens), window_positions))
             start = tap
-        tokens = _run_blocks(vit, start, tap + 1, tokens, positions)
-        patches = vit.norm(tokens)[:, prefix.shape[1] :].transpose(1, 2)
-        maps.append(patches.reshape(batch, -1, height, width).contiguous())
+        tokens = run_blocks(vit, start, tap + 1, tokens, positions)
+        patches = vit.norm(tokens)[:, num_prefix:].transpose(1, 2)
+        maps.append(patches.reshape(batch, -1, *grid_hw).contiguous())
         start = tap + 1
     return tuple(maps)
 
 
-def _run_blocks(vit: Eva, start: int, stop: int, tokens: Tensor, positions: Tensor) -> Tensor:
+def run_blocks(vit: ViT, start: int, stop: int, tokens: Tensor, positions: Tensor | None) -> Tensor:
+    """The tokens after the blocks `start` to `stop - 1`, given those before, of the same shape."""
+    rotary = () if positions is None else (positions,)
     for block in vit.blocks[start:stop]:
         if vit.grad_checkpointing:
-            tokens = cast(Tensor, checkpoint(block, tokens, positions, use_reentrant=False))
+            tokens = cast(Tensor, checkpoint(block, tokens, *rotary, use_reentrant=False))
         else:
-            tokens = block(tokens, positions)
+            tokens = block(tokens, *rotary)
     return tokens
 
 
-def train_last_blocks(vit: Eva, blocks: int | None) -> None:
+def train_last_blocks(vit: ViT, blocks: int | None) -> None:
     """Lets the last blocks and the final norm learn and holds the rest still, or lets everything learn.
 
     A part that is held still needs no gradient, so autograd keeps nothing of the blocks before the first
     one that learns.
 
     Args:
-        vit: What `build_vit` gives.
+        vit: What `build_vit` or `build_dinov2` gives.
         blocks: How many blocks learn; 0 none of the ViT at all, None all of it with embedding and tokens.
 
     Raises:
@@ -196,7 +232,7 @@ def train_last_blocks(vit: Eva, blocks: int | None) -> None:
         vit.norm.requires_grad_(True)
 
 
-def rest_frozen_parts(vit: Eva) -> None:
+def rest_frozen_parts(vit: ViT) -> None:
     """Puts every part of the ViT that has no parameter to train into evaluation mode."""
     parts = [vit.patch_embed, *vit.blocks, vit.norm]
     for part in parts:

@@ -3,14 +3,13 @@
 Legend: B batch, S cells of all levels, Q queries, H heads, P points of all levels, D width.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...ops.deformable import Sampling, arrange_values, sample_values
+from ...ops.deformable import Sampling, arrange_values, sample_values, star_offsets
 
 OFFSET_SCALE = 0.5  # an offset of one point's number reaches the edge of the box
 
@@ -48,16 +47,11 @@ class DeformableAttention(nn.Module):
             self.sampling_offsets.requires_grad_(False)
 
     def _reset_parameters(self) -> None:
-        """Head h starts looking in direction 2 pi h / H, its points further and further out."""
         nn.init.zeros_(self.sampling_offsets.weight)
         nn.init.zeros_(self.attention_weights.weight)
         nn.init.zeros_(self.attention_weights.bias)
-        angles = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
-        directions = torch.stack((angles.cos(), angles.sin()), -1)
-        directions = directions / directions.abs().amax(-1, keepdim=True)
-        steps = torch.cat([torch.arange(1, count + 1) for count in self.num_points])
         with torch.no_grad():
-            self.sampling_offsets.bias.copy_((directions[:, None] * steps[:, None]).flatten())
+            self.sampling_offsets.bias.copy_(star_offsets(self.num_heads, self.num_points).flatten())
 
     def arrange(self, memory: Tensor, shapes_hw: Sequence[tuple[int, int]]) -> tuple[Tensor, ...]:
         """`memory` [B, S, D] as `forward` wants it; layers of the same width can share the result."""
