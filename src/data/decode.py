@@ -46,6 +46,12 @@ class Header(NamedTuple):
     is_transparent: bool
     frames: int
 
+    @property
+    def shown_hw(self) -> tuple[int, int]:
+        """(height, width) once turned as the orientation says."""
+        h, w = self.size_hw
+        return (w, h) if self.orientation in TRANSPOSING else (h, w)
+
 
 def read_header(path: str | Path, size_hw: tuple[int, int] | None = None) -> Header:
     """What the file says of itself, without decoding it.

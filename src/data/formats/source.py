@@ -48,7 +48,7 @@ class Source(NamedTuple):
         format: What it was written in.
         path: The file or folder that it was read from, for messages.
         img_folder: Folder that the document's file names are relative to.
-        document: COCO's `images`, `annotations` (boxes [left, top, width, height] in pixels) and `categories`.
+        document: COCO's `images`, `annotations` (boxes [left, top, width, height] in pixels), `categories`.
             From COCO's own JSON it is as it stands there, unchecked; from other formats well-formed.
         places: Where each of `annotations` was written, in their order.
         faults: What could not be taken, in the order of the files.
@@ -100,6 +100,7 @@ class Layout(NamedTuple):
         if split in self.readers:
             return self.readers[split]()
         raise ValueError(
-            f"dataset {self.root} ({self.format}) has no '{split}' split, only {', '.join(sorted(self.readers))}; "
-            f"`python tools/dataset/split.py {self.root}` makes a train and a val split"
+            f"dataset {self.root} ({self.format}) has no '{split}' split, only "
+            f"{', '.join(sorted(self.readers))}; `python tools/dataset/split.py {self.root}` makes a train "
+            "and a val split"
         )

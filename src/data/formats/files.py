@@ -1,0 +1,73 @@
+"""The files of a dataset's folder: which are pictures, and which paths stay inside."""
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+DRIVE = re.compile(r"[A-Za-z]:")
+
+
+def is_picture(name: str | Path) -> bool:
+    """Whether the file's name ends like a picture's, in capitals or not."""
+    return Path(name).suffix.lower() in PICTURES
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """All pictures in a folder and its subfolders, in the same order on every machine."""
+    found = [
+        Path(parent, name)
+        for parent, _, names in os.walk(folder)
+        for name in names
+        if is_picture(name) and not name.startswith(".")
+    ]
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def by_stem(pictures: Iterable[Path]) -> dict[str, list[Path]]:
+    """Pictures by their name without its ending."""
+    found: dict[str, list[Path]] = {}
+    for path in pictures:
+        found.setdefault(path.stem, []).append(path)
+    return found
+
+
+def as_posix(text: str) -> str:
+    """A path as somebody wrote it, on Windows perhaps, with forward slashes."""
+    return text.strip().replace("\\", "/")
+
+
+def is_absolute(text: str) -> bool:
+    """Whether a written path begins at a root, of this machine or of a Windows drive."""
+    return text.startswith("/") or DRIVE.match(text) is not None
+
+
+def inside(path: Path, root: Path) -> Path | None:
+    """The path without `..`, if it is there and lies, links followed, in the root (resolved) or is it."""
+    resolved = path.resolve()
+    if not resolved.exists() or not resolved.is_relative_to(root):
+        return None
+    plain = Path(os.path.normpath(path))
+    return plain if plain.is_relative_to(root) else resolved
+
+
+def relative(path: Path, root: Path) -> str:
+    """A path as seen from the root, with forward slashes; as it is where it lies elsewhere."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+
+
+def split_folders(root: Path) -> dict[str, Path]:
+    """The subfolders that are named after a split, by the split."""
+    present = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
+    return {
+        split: present[name]
+        for split, names in SPLITS.items()
+        for name in reversed(names)  # the first of them wins
+        if name in present
+    }

@@ -1,0 +1,225 @@
+"""Pascal VOC: one XML file a picture, with the corners of its boxes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from ..decode import PictureError, read_header
+from .files import SPLITS, as_posix, by_stem, is_picture, pictures_below, relative, split_folders
+from .source import Document, Fault, Layout, Source
+from .voc_xml import VocError, VocFile, read_voc
+
+NAME_LISTS = ("labelmap.txt", "labels.txt", "classes.txt")
+
+
+class _Split(NamedTuple):
+    """Where one split's files are.
+
+    Attributes:
+        path: What defines it: a list of names, or the folder of the XML files.
+        xml_folder: The folder of the XML files.
+        img_folder: The folder of the pictures, or one above it.
+        names: Files of the list without their ending, each with its line; None takes all in `xml_folder`.
+    """
+
+    path: Path
+    xml_folder: Path
+    img_folder: Path
+    names: Sequence[tuple[int, str]] | None
+
+
+def is_voc(root: Path) -> bool:
+    """Whether a folder has XML files where VOC's are."""
+    return bool(_find_splits(root))
+
+
+def voc_layout(root: Path) -> Layout:
+    """The dataset of a folder with `Annotations` and `JPEGImages`, or with such folders for each split."""
+    root = root.resolve()
+    splits = _find_splits(root)
+    categories = partial(_categories, root, splits)
+    readers = {name: partial(_read, root, split, categories) for name, split in splits.items()}
+    return Layout("voc", root, readers, categories)
+
+
+def _child(folder: Path, *names: str) -> Path | None:
+    """The subfolder of one of these names, in capitals or not."""
+    present = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
+    return next((present[name] for name in names if name in present), None)
+
+
+def _has_xml(folder: Path | None) -> bool:
+    return folder is not None and any(folder.glob("*.xml"))
+
+
+def _find_splits(root: Path) -> dict[str, _Split]:
+    annotations, pictures = _child(root, "annotations"), _child(root, "jpegimages", "images") or root
+    if annotations is not None and _has_xml(annotations):
+        lists = {
+            split: path
+            for split, names in SPLITS.items()
+            for name in reversed(names)
+            if (path := root / "ImageSets" / "Main" / f"{name}.txt").is_file()
+        }
+        if not lists:
+            return {"all": _Split(annotations, annotations, pictures, None)}
+        return {
+            split: _Split(path, annotations, pictures, _read_list(path, annotations))
+            for split, path in lists.items()
+        }
+    if annotations is not None:
+        inner = {split: path for split, path in split_folders(annotations).items() if _has_xml(path)}
+        return {
+            split: _Split(path, path, _child(pictures, path.name) or pictures, None)
+            for split, path in inner.items()
+        }
+    found: dict[str, _Split] = {}
+    for split, folder in split_folders(root).items():
+        xml_folder = _child(folder, "annotations") or folder
+        if _has_xml(xml_folder):
+            img_folder = _child(folder, "jpegimages", "images") or folder
+            found[split] = _Split(xml_folder, xml_folder, img_folder, None)
+    return found
+
+
+def _read_list(path: Path, xml_folder: Path) -> list[tuple[int, str]]:
+    """The names that a file of `ImageSets/Main` lists, with their lines.
+
+    Behind a name there may be 1, 0 or -1, as in the lists of one class.
+    """
+    names = []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+        name = line.strip()
+        if is_picture(name) or name.lower().endswith(".xml"):
+            name = name.rpartition(".")[0]
+        first, _, flag = name.rpartition(" ")
+        if flag in {"1", "0", "-1"} and not (xml_folder / f"{name}.xml").is_file():
+            name = first.strip()
+        if name:
+            names.append((number, name))
+    return names
+
+
+def _categories(root: Path, splits: Mapping[str, _Split]) -> list[Document]:
+    """COCO's categories, numbered from 1: those of a list of names, else all in use, by their name."""
+    listed = next((root / name for name in NAME_LISTS if (root / name).is_file()), None)
+    if listed is not None:
+        lines = [line.split(":")[0].strip() for line in listed.read_text(encoding="utf-8-sig").splitlines()]
+        names = [line for line in lines if line and not line.startswith("#") and line != "background"]
+    else:
+        used = {split: part for split, part in splits.items() if split != "test"} or splits
+        names = sorted({name for part in used.values() for name in _names_in_use(part)})
+    return [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
+
+
+def _names_in_use(split: _Split) -> set[str]:
+    found: set[str] = set()
+    for _, path in _xml_files(split):
+        try:
+            found |= {item.name for item in read_voc(path).objects if item.name}
+        except VocError:
+            continue  # the reader of the split notes it
+    return found
+
+
+def _xml_files(split: _Split) -> list[tuple[int, Path]]:
+    """The XML files of a split, each with its line in the list (0 without a list)."""
+    if split.names is None:
+        return [(0, path) for path in sorted(split.xml_folder.glob("*.xml"))]
+    return [(number, split.xml_folder / f"{name}.xml") for number, name in split.names]
+
+
+def _read(root: Path, split: _Split, categories: Callable[[], list[Document]]) -> Source:
+    reading = _Reading(root, split, categories())
+    for line, path in _xml_files(split):
+        if path.is_file():
+            reading.add(path)
+        else:
+            place = f"{relative(split.path, root)}:{line}"
+            reading.fault(place, "file-missing", f"{relative(path, root)} is not there")
+    document = {
+        "images": reading.images,
+        "annotations": reading.annotations,
+        "categories": reading.categories,
+    }
+    return Source("voc", split.path, root, document, tuple(reading.places), tuple(reading.faults))
+
+
+class _Reading:
+    """The document, as it grows file by file."""
+
+    def __init__(self, root: Path, split: _Split, categories: list[Document]) -> None:
+        self._root = root
+        self._pictures = by_stem(pictures_below(split.img_folder))
+        self._ids = {category["name"]: category["id"] for category in categories}
+        self.categories = categories
+        self.images: list[Document] = []
+        self.annotations: list[Document] = []
+        self.places: list[str] = []
+        self.faults: list[Fault] = []
+
+    def fault(self, place: str, kind: str, text: str) -> None:
+        """Note what cannot be taken."""
+        self.faults.append(Fault(place, kind, text))
+
+    def add(self, path: Path) -> None:
+        """Read one XML file, and see that its picture is there."""
+        place = relative(path, self._root)
+        try:
+            content = read_voc(path)
+        except VocError as error:
+            self.fault(place, "file-unreadable", str(error))
+            return
+        picture = self._picture(path, content)
+        if picture is None:
+            self.fault(
+                place, "picture-missing", f"no picture is called {path.stem}, nor '{content.filename}'"
+            )
+            return
+        size_hw = content.size_hw
+        if size_hw is None:
+            try:
+                size_hw = read_header(picture).shown_hw
+            except PictureError as error:
+                self.fault(relative(picture, self._root), "picture-unreadable", str(error))
+                return
+        self._note_objects(content, place, self._note_picture(picture, size_hw))
+
+    def _picture(self, path: Path, content: VocFile) -> Path | None:
+        """The picture called as the XML file is, else the one that the file names."""
+        stated = as_posix(content.filename).rpartition("/")[2]
+        for candidates in (self._pictures.get(path.stem, []), self._pictures.get(Path(stated).stem, [])):
+            if candidates:
+                return next((picture for picture in candidates if picture.name == stated), candidates[0])
+        return None
+
+    def _note_picture(self, picture: Path, size_hw: tuple[int, int]) -> int:
+        image_id = len(self.images) + 1
+        name = relative(picture, self._root)
+        self.images.append({"id": image_id, "file_name": name, "height": size_hw[0], "width": size_hw[1]})
+        return image_id
+
+    def _note_objects(self, content: VocFile, place: str, image_id: int) -> None:
+        for count, item in enumerate(content.objects, start=1):
+            where = f"{place}:{item.line}" if item.line else f"{place}: object {count}"
+            if not item.name or item.bbox is None:
+                what = "a name" if not item.name else "a box of four numbers"
+                self.fault(where, "object-malformed", f"object {count} has not {what}")
+                continue
+            if item.name not in self._ids:
+                known = ", ".join(self._ids)
+                self.fault(where, "class-unknown", f"'{item.name}' is none of the classes {known}")
+                continue
+            self.annotations.append(
+                {
+                    "id": len(self.annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": self._ids[item.name],
+                    "bbox": item.bbox,
+                    "area": item.bbox[2] * item.bbox[3],
+                    "iscrowd": 0,
+                    "difficult": int(item.difficult),
+                }
+            )
+            self.places.append(where)
