@@ -6,6 +6,8 @@ Legend: B batch, N patches of a picture, D embedding width, H and W the picture'
 import hashlib
 import logging
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -14,6 +16,9 @@ from torch import Tensor, nn
 
 from ..nn.backbone.vit import ViTShape, build_vit, image_statistics
 from ..ops.padding import pad_to_multiple
+from .feature_store import FeatureKind
+from .feature_writer import FeatureWriter
+from .pictures import Picture, to_batch
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +46,7 @@ class DinoV3Teacher(nn.Module):
         extract_cls_token: Whether the class token is given.
         extract_patch_tokens: Whether the patch tokens are given.
         device: Where it computes ("cpu", "cuda", "cuda:1"); None leaves it where it is built, on the CPU.
-        feature_output_dir: Folder that features are saved in.
+        feature_output_dir: Folder that `extract_features` saves in, and readers read from.
 
     Raises:
         ValueError: An unknown model type, nothing to extract, or a device that is not there.
@@ -77,6 +82,7 @@ class DinoV3Teacher(nn.Module):
         self.extract_cls_token = extract_cls_token
         self.extract_patch_tokens = extract_patch_tokens
         self.feature_output_dir = feature_output_dir
+        self._writer: FeatureWriter | None = None
         self.vit: Eva = build_vit(MODEL_NAMES[model_type], shape)
         for name, values in zip(("image_mean", "image_std"), image_statistics(self.vit), strict=True):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
@@ -110,10 +116,58 @@ class DinoV3Teacher(nn.Module):
                 "DinoV3Teacher takes pictures [B, 3, H, W] as floats in [0, 1], but these are "
                 f"{tuple(images.shape)}, {images.dtype}."
             )
-        padded, _ = pad_to_multiple((images - self.image_mean) / self.image_std, PATCH)
+        normalised = (images.to(self.image_mean.dtype) - self.image_mean) / self.image_std
+        padded, _ = pad_to_multiple(normalised, PATCH)
         tokens = self.vit.forward_features(padded)
         features = {"cls_token": tokens[:, 0], "patch_tokens": tokens[:, self.vit.num_prefix_tokens :]}
         return {name: features[name] for name in self.get_feature_types()}
+
+    def extract_features(
+        self,
+        images: Picture | Sequence[Picture],
+        image_ids: Sequence[int | str] | None = None,
+        save_features: bool = False,
+    ) -> dict[str, Tensor]:
+        """The tokens of pictures in any form, on the teacher's device.
+
+        Args:
+            images: What `to_batch` (in `pictures.py`) takes: PIL pictures, arrays, tensors, or lists of them.
+            image_ids: What to call the pictures in `feature_output_dir`; needed to save them.
+            save_features: Add those that are not there yet to `feature_output_dir`, as float16. For many
+                pictures `tools/extract_features.py` is faster, and goes on after an interruption.
+
+        Returns:
+            As `forward`.
+
+        Raises:
+            ValueError: What are no pictures, ids that are not as many, or features that cannot be saved.
+        """
+        batch = to_batch(images).to(self.image_mean.device)
+        if image_ids is not None and len(image_ids) != len(batch):
+            raise ValueError(f"{len(image_ids)} image_ids for {len(batch)} pictures; give each one its own.")
+        features = self(batch)
+        if save_features:
+            self._save(features, image_ids, (batch.shape[-2], batch.shape[-1]))
+        return features  # type: ignore[no-any-return]  # torch's modules are untyped when called
+
+    def _save(
+        self, features: dict[str, Tensor], image_ids: Sequence[int | str] | None, size_hw: tuple[int, int]
+    ) -> None:
+        if image_ids is None or self.feature_output_dir is None:
+            lacking = "image_ids" if image_ids is None else "feature_output_dir, a key of the teacher's YAML"
+            raise ValueError(
+                f"save_features needs {lacking}: what to call the features, and where to put them."
+            )
+        kind = self.feature_kind(size_hw, "float16")
+        if self._writer is None or self._writer.kind != kind:
+            self._writer = FeatureWriter(Path(self.feature_output_dir), kind)
+        new = [i for i, image_id in enumerate(image_ids) if str(image_id) not in self._writer.stored]
+        if new:
+            self._writer.write([image_ids[i] for i in new], {n: f[new] for n, f in features.items()})
+
+    def feature_kind(self, size_hw: tuple[int, int], dtype: Literal["float16", "bfloat16"]) -> FeatureKind:
+        """What the features of pictures of this size have in common when they are saved as `dtype`."""
+        return FeatureKind(self.model_type, self.model_hash(), size_hw, dtype, self.get_feature_dims())
 
     def get_feature_types(self) -> list[str]:
         """What `forward` gives, by name."""

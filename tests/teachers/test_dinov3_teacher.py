@@ -1,13 +1,16 @@
 import logging
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from src.nn.backbone.vit import ViTShape
-from src.teachers import DinoV3Teacher
+from src.teachers import DinoV3Teacher, FeatureStore
 from src.teachers.dinov3_teacher import ModelType
 
 Build = Callable[..., DinoV3Teacher]
@@ -110,3 +113,51 @@ def test_the_hash_follows_the_weights(small_teacher: Build) -> None:
     changed = small_teacher()
     changed.vit.norm.bias.data[3] += 1e-7
     assert changed.model_hash() != small_teacher().model_hash()
+
+
+def test_pictures_in_any_form_give_the_same_tokens(small_teacher: Build) -> None:
+    teacher = small_teacher()
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 33, 50, 3), dtype=np.uint8)
+    floats = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    expected = teacher(floats)
+    forms = (pixels, list(pixels), [Image.fromarray(p) for p in pixels], floats, list(floats))
+    for images in forms:
+        tokens = teacher.extract_features(images)
+        assert all(torch.equal(tokens[name], expected[name]) for name in expected)
+
+
+def test_saved_features_are_read_again(small_teacher: Build, tmp_path: Path) -> None:
+    teacher = small_teacher(feature_output_dir=str(tmp_path / "features"))
+    images = torch.rand(3, 3, 32, 40)
+    features = teacher.extract_features(images, image_ids=[5, "a.jpg", 9], save_features=True)
+    teacher.extract_features(images[:2], image_ids=[9, 11], save_features=True)  # 9 is there: not touched
+    store = FeatureStore.open(tmp_path / "features")
+    assert set(store.shard_of) == {"5", "a.jpg", "9", "11"}
+    assert store.kind == teacher.feature_kind((32, 40), "float16")
+    for name, value in store.read(["a.jpg", 9]).items():
+        assert torch.equal(value, features[name][1:].half())
+    other = small_teacher(seed=1, feature_output_dir=str(tmp_path / "features"))
+    with pytest.raises(ValueError, match="model_hash"):
+        other.extract_features(images, image_ids=[1, 2, 3], save_features=True)
+    with pytest.raises(ValueError, match="size_hw"):
+        teacher.extract_features(images[..., :16], image_ids=[1, 2, 3], save_features=True)
+
+
+def test_saving_needs_names_and_a_place(small_teacher: Build, tmp_path: Path) -> None:
+    images = torch.rand(2, 3, 16, 16)
+    with pytest.raises(ValueError, match="feature_output_dir"):
+        small_teacher().extract_features(images, image_ids=[1, 2], save_features=True)
+    teacher = small_teacher(feature_output_dir=str(tmp_path))
+    with pytest.raises(ValueError, match="image_ids"):
+        teacher.extract_features(images, save_features=True)
+    with pytest.raises(ValueError, match="3 image_ids for 2 pictures"):
+        teacher.extract_features(images, image_ids=[1, 2, 3])
+    with pytest.raises(ValueError, match="stands twice"):
+        teacher.extract_features(images, image_ids=[1, "1"], save_features=True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_it_computes_in_the_type_of_its_weights(small_teacher: Build, dtype: torch.dtype) -> None:
+    tokens = small_teacher().to(dtype)(torch.rand(1, 3, 32, 32))
+    assert {value.dtype for value in tokens.values()} == {dtype}
