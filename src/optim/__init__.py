@@ -1,7 +1,7 @@
 """What turns gradients into better weights: parameter groups, learning rates, the weights' average."""
 
-from .ema import ModelEMA
+from .ema import ModelEMA, fitting_decay
 from .groups import Rule, groups_table, parameter_groups
 from .schedules import build_schedule
 
-__all__ = ["ModelEMA", "Rule", "build_schedule", "groups_table", "parameter_groups"]
+__all__ = ["ModelEMA", "Rule", "build_schedule", "fitting_decay", "groups_table", "parameter_groups"]

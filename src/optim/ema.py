@@ -9,6 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+LONGEST_SPAN = 0.2
+"""Largest share of a run that the average may span."""
+
+
+def fitting_decay(decay: float, *, total_steps: int) -> float:
+    """`decay`, but at most such that the average spans, as 1 / (1 - decay) steps, a fifth of the run.
+
+    A small dataset's average would else hold on to weights from the start of its run.
+    """
+    return min(decay, max(0.0, 1 - 1 / (LONGEST_SPAN * total_steps)))
+
 
 class ModelEMA:
     """A copy of a model whose weights follow those of the model that trains.

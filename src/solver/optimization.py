@@ -1,14 +1,18 @@
 """From the settings of an experiment to the optimizer step that they describe."""
 
+import logging
+
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .. import distributed
 from ..core import Experiment
-from ..optim import ModelEMA, Rule, build_schedule, parameter_groups
+from ..optim import ModelEMA, Rule, build_schedule, fitting_decay, parameter_groups
 from .precision import Precision
 from .step import Criterion, TrainingStep
+
+logger = logging.getLogger(__name__)
 
 
 def build_step(
@@ -47,7 +51,11 @@ def build_step(
     )
     ema = None
     if settings.use_ema:
-        ema = ModelEMA(model, decay=settings.ema.decay, warmups=settings.ema.warmups)
+        decay = fitting_decay(settings.ema.decay, total_steps=settings.epochs * steps_per_epoch)
+        if decay < settings.ema.decay:
+            told = (settings.ema.decay, decay, settings.epochs * steps_per_epoch)
+            logger.warning("the average's decay of %g is lowered to %g, since the run has %d steps", *told)
+        ema = ModelEMA(model, decay=decay, warmups=settings.ema.warmups)
     return TrainingStep(
         model, criterion, adamw, schedule, ema, precision, clip_max_norm=settings.clip_max_norm
     )

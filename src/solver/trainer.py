@@ -16,7 +16,7 @@ from ..data.seeds import seed_of
 from ..door import Interrupted
 from ..evaluation import CocoMetrics
 from ..nn.sync_norm import synchronise_batch_norm
-from ..optim import groups_table
+from ..optim import fitting_decay, groups_table
 from ..structures import Batch, ClassNames
 from .bad_step import bad_step, why_stopped, write_bad_step
 from .checkpoint_folder import CheckpointFolder
@@ -141,12 +141,14 @@ class Trainer:
         self.parts.loader.set_epoch(
             epoch,
             strong_augmentation=stage.strong_augmentation,
+            chances=stage.chances,
             start_batch=self.run.step_in_epoch * self.settings.accumulate_steps,
         )
         self.model.train()
         self.step.enter_epoch()
         model = wrapped(self.step.callee, compiled=self.settings.compile)
         if decay is not None and ema is not None:
+            decay = fitting_decay(decay, total_steps=self.settings.epochs * self.steps_per_epoch)
             ema.restart(decay, from_model=self.model)
             source = "the best weights" if best else "the current weights: there was no evaluation yet"
             logger.info("the average starts anew with decay %g, from %s", decay, source)

@@ -3,9 +3,11 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
-from src.optim import ModelEMA
+from src.optim import ModelEMA, fitting_decay
 
 
 def make_model() -> nn.Sequential:
@@ -185,3 +187,12 @@ def test_a_foreign_model_and_negative_warmups_are_refused() -> None:
         ModelEMA(nn.Linear(2, 2)).update(nn.Linear(2, 2, bias=False))
     with pytest.raises(ValueError, match=r"ema\.warmups is -1"):
         ModelEMA(make_model(), warmups=-1)
+
+
+@given(st.floats(0, 0.99999), st.integers(1, 10**6))
+def test_the_average_spans_at_most_a_fifth_of_the_run(decay: float, total_steps: int) -> None:
+    fitting = fitting_decay(decay, total_steps=total_steps)
+    assert 0 <= fitting <= decay
+    assert 1 / (1 - fitting) <= max(1, total_steps / 5) * (1 + 1e-9)
+    if 1 / (1 - decay) < total_steps / 5:
+        assert fitting == decay
