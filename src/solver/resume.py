@@ -68,6 +68,7 @@ def stored_state(model: nn.Module, step: TrainingStep, run: RunState, steps_per_
         "bad_steps": run.bad_steps,
         "window": window,
         "rng": random_state(),
+        **({"guidance": step.guidance.state_dict()} if step.guidance else {}),
     }
 
 
@@ -129,6 +130,7 @@ def _load(path: Path, checkpoint: Mapping[str, Any], model: nn.Module, step: Tra
     groups = step.optimizer.param_groups, checkpoint["optimizer"]["param_groups"]
     now, then = ([group.get("param_names") for group in side] for side in groups)
     try:
+        _load_guidance(checkpoint, step)
         if now != then:  # torch would compare their sizes alone
             raise ValueError("its parameter groups are others")
         model.load_state_dict(checkpoint["model"])
@@ -147,6 +149,15 @@ def _load(path: Path, checkpoint: Mapping[str, Any], model: nn.Module, step: Tra
     step.schedule.base_lrs = own_rates
     if checkpoint["scaler"] and step.scaler.is_enabled():
         step.scaler.load_state_dict(checkpoint["scaler"])
+
+
+def _load_guidance(checkpoint: Mapping[str, Any], step: TrainingStep) -> None:
+    stored = checkpoint.get("guidance")
+    if (stored is None) != (step.guidance is None):
+        who = "has" if step.guidance else "has not"
+        raise ValueError(f"this experiment {who} distillation or gram_anchoring, unlike the one it is of")
+    if step.guidance is not None and stored is not None:
+        step.guidance.load_state_dict(stored)
 
 
 def _own_window(stored: Tensor | None, model: nn.Module) -> list[Tensor]:

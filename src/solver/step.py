@@ -1,8 +1,8 @@
 """One optimizer step: forward, losses, backward, clip, update, average."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ..optim import ModelEMA
 from ..structures import Targets, TrainOutput
+from .guidance import Guidance
 from .low_precision import LowPrecisionTwin
 from .precision import Precision
 
@@ -37,11 +38,13 @@ class StepResult(NamedTuple):
         losses: [len(names)] their values on this rank, weighted, mean over the micro-batches, on the device.
         finite: Whether losses and gradients were finite, on all ranks; otherwise nothing was updated, and the
             gradients, not yet clipped, stay where they are until the next step.
+        notes: What the guidance, where there is one, says of the step: scalars on the device, by name.
     """
 
     names: tuple[str, ...]
     losses: Tensor
     finite: bool
+    notes: Mapping[str, Tensor] | None = None
 
 
 class TrainingStep:
@@ -50,6 +53,8 @@ class TrainingStep:
     The gradient norm decides whether a step counts. With several ranks it is that of the averaged gradients,
     the same number everywhere, so all ranks take the same decision without asking one another; a loss that is
     not finite makes all gradients so.
+
+    With a `guidance` the student, which is `model`, is called and wrapped together with its projector.
 
     Attributes:
         callee: What to call, and to wrap in DistributedDataParallel: the model, or its twin in half precision
@@ -66,8 +71,10 @@ class TrainingStep:
         precision: Precision,
         *,
         clip_max_norm: float,
+        guidance: Guidance | None = None,
     ) -> None:
         self.criterion = criterion
+        self.guidance = guidance
         self.optimizer = optimizer
         self.schedule = schedule
         self.ema = ema
@@ -75,6 +82,7 @@ class TrainingStep:
         self.scaler = precision.scaler()
         self.clip_max_norm = clip_max_norm
         self._model = model
+        self._called = guidance.guided if guidance else model
         self._norms = NormStatistics(model)
         self.enter_epoch()
 
@@ -84,9 +92,9 @@ class TrainingStep:
         To be called before `callee` is wrapped, on all ranks, after all this was changed from outside.
         """
         self._twin: LowPrecisionTwin | None = None
-        self.callee = self._model
+        self.callee = self._called
         if self.precision.casts_weights and self.precision.dtype is not None:
-            self._twin = LowPrecisionTwin(self._model, self.precision.dtype)
+            self._twin = LowPrecisionTwin(self._called, self.precision.dtype)
             self.callee = self._twin.module
 
     def __call__(self, model: nn.Module, micro_batches: MicroBatches) -> StepResult:
@@ -111,18 +119,27 @@ class TrainingStep:
             # a twin's gradients move on after each micro-batch, so they have to be averaged each time
             waits = i < len(micro_batches) - 1 and self._twin is None
             with model.no_sync() if isinstance(model, DistributedDataParallel) and waits else nullcontext():
-                with self.precision.autocast():
-                    output = model(images, targets)
-                losses = (
-                    self.criterion(output, targets)
-                    if step_counts is None
-                    else self.criterion(output, targets, step_counts)
-                )
+                losses = self._losses(model, images, targets, step_counts)
                 stacked = torch.stack(list(losses.values())) / len(micro_batches)
                 self._backward(stacked.sum())
             names, total = tuple(losses), total + stacked.detach()
         assert isinstance(total, Tensor), "a step has at least one micro-batch"
-        return StepResult(names, total, self._update())
+        finite = self._update()
+        return StepResult(names, total, finite, self.guidance.notes() if self.guidance else None)
+
+    def _losses(
+        self, model: nn.Module, images: Tensor, targets: Targets, step_counts: Tensor | None
+    ) -> dict[str, Tensor]:
+        counts = () if step_counts is None else (step_counts,)
+        with self.precision.autocast():
+            output = model(images, targets)
+            aims = self.guidance.aims(output, targets) if self.guidance else None
+        if self.guidance is None or aims is None:
+            return self.criterion(output, targets, *counts)
+        return {
+            **self.criterion(output.detected, targets, *counts),
+            **self.guidance.losses(output, aims),
+        }
 
     @torch.no_grad()
     def _count(self, micro_batches: MicroBatches) -> Tensor:
@@ -132,7 +149,9 @@ class TrainingStep:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             for images, targets in micro_batches:
                 with self.precision.autocast():
-                    output = self.callee(images, targets)
+                    output: Any = self.callee(images, targets)
+                if self.guidance is not None:
+                    output = output.detected
                 counts.append(self.criterion.count(output, targets))
         self._norms.restore()
         return torch.stack(counts)
@@ -151,6 +170,8 @@ class TrainingStep:
         ]
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         finite = bool(torch.isfinite(norm))
+        if self.guidance is not None:
+            self.guidance.observe(parameters, finite=finite)
         if finite:
             if self.clip_max_norm:
                 nn.utils.clip_grads_with_norm_(parameters, self.clip_max_norm, norm)
