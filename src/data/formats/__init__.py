@@ -1,5 +1,6 @@
 """Datasets as people have them: COCO JSON, Roboflow's folders, YOLO and Pascal VOC, read in place."""
 
+from .recognise import recognise
 from .source import FAULTS, HARMLESS, Document, Fault, Format, Layout, Source
 
-__all__ = ["FAULTS", "HARMLESS", "Document", "Fault", "Format", "Layout", "Source"]
+__all__ = ["FAULTS", "HARMLESS", "Document", "Fault", "Format", "Layout", "Source", "recognise"]

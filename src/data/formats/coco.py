@@ -1,0 +1,131 @@
+"""COCO's JSON as people keep it: a file for each split, and a folder of pictures; Roboflow's folders too."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from .files import SPLITS, relative, split_folders
+from .source import Document, Fault, Layout, Source
+
+ROBOFLOW = "_annotations.coco.json"
+UNSPLIT = ("instances_default", "instances", "annotations", "_annotations.coco", "coco", "result")
+SPLIT_NAME = re.compile(
+    r"(?:instances_)?(?P<name>(?P<split>[a-z]+)(?:[-_]?\d{4})?)(?:_annotations)?(?:\.coco)?\Z"
+)
+SAMPLE = 20  # file names that tell which folder is meant
+EMPTY: Document = {"images": [], "annotations": [], "categories": []}
+
+
+def find_coco(root: Path) -> dict[str, Path]:
+    """The annotation files of a folder, by split; `all` where there is only one, of no split.
+
+    Raises:
+        ValueError: Several files are of the same split.
+    """
+    files = [*sorted((root / "annotations").glob("*.json")), *sorted(root.glob("*.json"))]
+    split_of = {name: split for split, names in SPLITS.items() for name in names}
+    found: dict[str, Path] = {}
+    for path in files:
+        match = SPLIT_NAME.match(path.stem.lower())
+        split = split_of.get(match["split"]) if match else None
+        if split is not None and split in found:
+            raise ValueError(
+                f"dataset {root} has several files for '{split}': {found[split].name} and {path.name}; "
+                "name the one that is meant, and its pictures: train_dataloader.dataset.ann_file and "
+                "img_folder, or val_dataloader's"
+            )
+        if split is not None:
+            found[split] = path
+    if found:
+        return found
+    whole = [path for path in files if path.stem.lower() in UNSPLIT]
+    return {"all": whole[0]} if len(whole) == 1 else {}
+
+
+def find_roboflow(root: Path) -> dict[str, Path]:
+    """The annotation files of Roboflow's export, by split."""
+    folders = split_folders(root)
+    return {split: path / ROBOFLOW for split, path in folders.items() if (path / ROBOFLOW).is_file()}
+
+
+def coco_layout(root: Path, files: Mapping[str, Path]) -> Layout:
+    """The dataset of these annotation files."""
+    readers = {split: partial(_read_coco, root, path) for split, path in files.items()}
+    return Layout("coco", root, readers, partial(_categories, readers))
+
+
+def roboflow_layout(root: Path, files: Mapping[str, Path]) -> Layout:
+    """The dataset of these annotation files, each beside its pictures."""
+    readers = {split: partial(_read_roboflow, root, path) for split, path in files.items()}
+    return Layout("roboflow", root, readers, partial(_categories, readers))
+
+
+def _categories(readers: Mapping[str, partial[Source]]) -> list[Document]:
+    first = next(readers[split] for split in ("train", "all", *readers) if split in readers)()
+    categories = first.document.get("categories")
+    return categories if isinstance(categories, list) else []
+
+
+def _read_json(root: Path, path: Path) -> tuple[Document, tuple[str, ...], tuple[Fault, ...]]:
+    name = relative(path, root)
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no JSON, or no text
+        return EMPTY, (), (Fault(name, "file-unreadable", f"is not valid JSON ({error})"),)
+    if not isinstance(document, dict):
+        kind = type(document).__name__
+        return EMPTY, (), (Fault(name, "file-unreadable", f"holds a JSON {kind}, not COCO's object"),)
+    annotations = document.get("annotations")
+    count = len(annotations) if isinstance(annotations, list) else 0
+    return document, tuple(f"{name}: annotations[{k}]" for k in range(count)), ()
+
+
+def _read_coco(root: Path, path: Path) -> Source:
+    document, places, faults = _read_json(root, path)
+    return Source("coco", path, _img_folder(root, path, document), document, places, faults)
+
+
+def _img_folder(root: Path, path: Path, document: Document) -> Path:
+    """The folder that has the pictures: the first of the usual ones that has most of the first few."""
+    match = SPLIT_NAME.match(path.stem.lower())
+    own = (match["name"], *SPLITS.get(match["split"], ()), *_aliases(match["split"])) if match else ()
+    candidates = [
+        folder for name in own for folder in (root / "images" / name, root / name / "images", root / name)
+    ]
+    candidates += [root / "images" / "default", root / "images", root / "JPEGImages", root, path.parent]
+    images = document.get("images")
+    entries = images[:SAMPLE] if isinstance(images, list) else []
+    names = [i["file_name"] for i in entries if isinstance(i, dict) and isinstance(i.get("file_name"), str)]
+    present = [folder for folder in dict.fromkeys(candidates) if folder.is_dir()]
+    return max(present, key=lambda folder: sum(os.path.isfile(folder / name) for name in names))
+
+
+def _aliases(name: str) -> tuple[str, ...]:
+    return next((names for names in SPLITS.values() if name in names), ())
+
+
+def _read_roboflow(root: Path, path: Path) -> Source:
+    document, places, faults = _read_json(root, path)
+    return Source("roboflow", path, path.parent, without_group(document), places, faults)
+
+
+def without_group(document: Document) -> Document:
+    """The document without the category 0 that Roboflow adds as the group of all others.
+
+    It has the name of the project and no objects; the supercategory of the others is its name, and its own is
+    `none`. A category of objects is never left out.
+    """
+    categories, annotations = document.get("categories"), document.get("annotations")
+    if not isinstance(categories, list) or not isinstance(annotations, list):
+        return document
+    entries = [c for c in categories if isinstance(c, dict)]
+    group = next((c for c in entries if c.get("id") == 0 and c.get("supercategory") == "none"), None)
+    others = [c for c in entries if c is not group]
+    if group is None or not others or any(c.get("supercategory") != group.get("name") for c in others):
+        return document
+    if any(isinstance(a, dict) and a.get("category_id") == 0 for a in annotations):
+        return document
+    return {**document, "categories": [c for c in categories if c is not group]}
