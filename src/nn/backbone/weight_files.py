@@ -25,7 +25,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors of a weight file (.safetensors, or anything torch.save wrote), out of any wrapper.
 
     A file whose name ends in a hash, such as `...-08c60483.pth`, must have a sha256 that begins so
-    (torch.hub's convention, which Meta's files follow).
+    (torch.hub's convention, which Meta's files follow); one with a `digest_file` beside it, the sha256 there.
 
     Raises:
         ValueError: The file is missing, damaged, or holds no state dict.
@@ -100,17 +100,27 @@ def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
     raise ValueError(f"{path} holds no state dict, nor one under any of the keys {', '.join(_WRAPPERS)}.")
 
 
+def digest_file(path: Path) -> Path:
+    """Where the sha256 of `path` may be stated, as `sha256sum` writes and checks it."""
+    return path.with_name(f"{path.name}.sha256")
+
+
 def _check_hash(path: Path) -> None:
-    match = _HASH_IN_NAME.search(path.name)
-    if match is None:
+    stated = digest_file(path)
+    in_name = _HASH_IN_NAME.search(path.name)
+    if in_name is not None:
+        wanted, where = in_name[1], "its name"
+    elif stated.is_file():
+        wanted, where = stated.read_text(encoding="ascii", errors="replace").partition(" ")[0], stated.name
+    else:
         return
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    if not digest.hexdigest().startswith(match[1]):
+    if not digest.hexdigest().startswith(wanted):
         raise ValueError(
-            f"{path} should have a sha256 that begins with {match[1]}, as its name says, but it begins with "
-            f"{digest.hexdigest()[: len(match[1])]}: it is damaged or another file. Get it again; if you "
-            "changed it yourself, give it a name without the hash."
+            f"{path} should have a sha256 that begins with {wanted[:16]}, as {where} says, but it begins "
+            f"with {digest.hexdigest()[:16]}: it is damaged or another file. Get it again; if you changed "
+            "it yourself, give it another name."
         )
