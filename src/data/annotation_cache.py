@@ -22,7 +22,7 @@ from .packed import PackedAnnotations
 
 logger = logging.getLogger(__name__)
 
-MAGIC = b"DFANN\0\0\1"
+MAGIC = b"DFANN\0\0\2"
 HEADER = 48  # where it begins
 ALIGNMENT = 16  # of the header's end and of every array
 SMALLEST = 8_000_000  # bytes of JSON; less is read within a tenth of a second, and leaves no file behind
@@ -58,7 +58,7 @@ def load_annotations(
         packed = _read(cache, digest) if unchanged and _write(cache, digest, fresh) else None
         packed = packed or fresh
     elif packed.dropped:
-        logger.warning("%s; they are left out", packed.dropped)
+        logger.warning("annotation file %s", packed.dropped)
     return packed if classes is None else follow_classes(packed, classes, path)
 
 

@@ -35,17 +35,20 @@ def test_boxes_are_clipped_and_empty_ones_counted_and_named(disk, caplog):
         {"id": 11, "image_id": 100, "category_id": 2, "bbox": [-5, -5, 10, 10]},
         {"id": 12, "image_id": 100, "category_id": 2, "bbox": [70, 40, 20, 20]},
         {"id": 13, "image_id": 100, "category_id": 2, "bbox": [10, 10, 0, 5]},
-        {"id": 14, "image_id": 100, "category_id": 2, "bbox": [30, 30, -5, 5]},
+        {"id": 14, "image_id": 100, "category_id": 2, "bbox": [30, 30, 5, 0]},
         {"id": 15, "image_id": 100, "category_id": 2, "bbox": [90, 10, 5, 5]},
     ]
     with caplog.at_level(logging.WARNING):
         packed = read_annotations(disk.write(), drop_empty_boxes=True)
-    with pytest.raises(ValueError, match="3 boxes are empty.*annotation 13.*drop_empty_boxes"):
+    with pytest.raises(
+        ValueError,
+        match="2 boxes are empty.*annotation 13.*drop_empty_boxes.*outside their picture: annotation 15",
+    ):
         read_annotations(disk.write())
     assert packed.objects(0)[0].tolist() == [[0, 0, 5, 5], [70, 40, 80, 50]]
     (record,) = caplog.records
     text = record.getMessage()
-    assert "3 boxes" in text and str(disk.json) in text
+    assert "2 boxes" in text and str(disk.json) in text
     assert all(f"annotation {k} " in text for k in (13, 14, 15)) and "annotation 11 " not in text
 
 
@@ -105,22 +108,43 @@ FAULTS = {
     "no annotations": (lambda d: d.pop("annotations"), "no list 'annotations'"),
     "empty categories": (lambda d: d["categories"].clear(), "at least one category"),
     "empty images": (lambda d: d["images"].clear(), "lists no picture"),
-    "no size": (_without("width", "images"), "id 100, 101, 102 have no 'width'"),
-    "size of text": (_set("images", width="80"), "id 100 have no 'width'"),
-    "no picture id": (_without("id", "images"), r"images\[0\].*integer 'id'"),
-    "twice the same picture": (_set("images", id=101), "picture ids 101 stand there more than once"),
-    "twice the same category": (_set("categories", id=5), "category ids 5 stand"),
+    "no size": (
+        _without("width", "images"),
+        "have no 'width' and .*: picture 100, picture 101, picture 102;",
+    ),
+    "size of text": (_set("images", width="80"), "have no 'width' and .*: picture 100;"),
+    "no picture id": (_without("id", "images"), r"integer 'id': images\[0\], images\[1\], images\[2\];"),
+    "twice the same picture": (_set("images", id=101), "picture ids that stand there more than once: 101;"),
+    "twice the same category": (_set("categories", id=5), "category ids that stand there more than once: 5;"),
     "category without name": (_without("name", "categories"), "a 'name'"),
     "unknown category": (_set("annotations", category_id=7), r"annotation 1 \(category_id 7\).*2, 5, 9"),
     "unhashable category": (_set("annotations", category_id=[7]), r"annotation 1 \(category_id \[7\]\)"),
     "unknown picture": (_set("annotations", image_id=7), r"annotation 1 \(image_id 7\)"),
-    "not a number": (_set("annotations", bbox=[1, 2, float("nan"), 4]), "'bbox' of annotation 1 is not four"),
-    "infinite": (_set("annotations", bbox=[1, 2, float("inf"), 4]), "'bbox' of annotation 1"),
-    "three numbers": (_set("annotations", bbox=[1, 2, 3]), "'bbox' of annotation 1"),
-    "text": (_set("annotations", bbox=["1", 2, 3, 4]), "'bbox' of annotation 1"),
-    "no box": (_without("bbox", "annotations"), "'bbox' of annotation 1, annotation 2, annotation 3"),
-    "annotation of text": (lambda d: d["annotations"].append("x"), r"annotations\[3\] are not JSON objects"),
-    "absolute name": (_set("images", file_name="/etc/passwd"), "'/etc/passwd' are empty, absolute"),
+    "not a number": (
+        _set("annotations", bbox=[1, 2, float("nan"), 4]),
+        r"'bbox' is not four finite numbers .*: annotation 1 \[1, 2, nan, 4\];",
+    ),
+    "infinite": (
+        _set("annotations", bbox=[1, 2, float("inf"), 4]),
+        "'bbox' is not four finite numbers .*: annotation 1 ",
+    ),
+    "three numbers": (
+        _set("annotations", bbox=[1, 2, 3]),
+        "'bbox' is not four finite numbers .*: annotation 1 ",
+    ),
+    "text": (_set("annotations", bbox=["1", 2, 3, 4]), "'bbox' is not four finite numbers .*: annotation 1 "),
+    "no box": (
+        _without("bbox", "annotations"),
+        "'bbox' is not four .*: annotation 1 None, annotation 2 None, annotation 3 None",
+    ),
+    "annotation of text": (
+        lambda d: d["annotations"].append("x"),
+        r"not JSON objects: annotations\[3\] 'x';",
+    ),
+    "absolute name": (
+        _set("images", file_name="/etc/passwd"),
+        "empty, absolute .*: picture 100 '/etc/passwd';",
+    ),
     "leading out": (_set("images", file_name="a/../../b.png"), "lead out of the picture"),
     "windows drive": (_set("images", file_name="C:\\b.png"), "absolute"),
     "empty name": (_set("images", file_name=""), "are empty"),
@@ -140,7 +164,9 @@ def test_a_fault_is_one_paragraph_with_file_and_place(disk, fault):
 def test_long_lists_of_faults_are_cut(make_disk):
     disk = make_disk(9)
     _without("height", "images")(disk.document)
-    with pytest.raises(ValueError, match="100, 101, 102, 103, 104 and 4 more"):
+    with pytest.raises(
+        ValueError, match="9 pictures .*: picture 100, picture 101, .*, picture 104 and 4 more"
+    ):
         read_annotations(disk.write())
 
 
@@ -153,5 +179,5 @@ def test_what_is_not_json_says_so(disk):
         with pytest.raises(ValueError, match="not valid JSON"):
             read_annotations(disk.json)
     disk.json.write_text("[]")
-    with pytest.raises(ValueError, match="holds a JSON list"):
+    with pytest.raises(ValueError, match="a JSON list, not an object"):
         read_annotations(disk.json)

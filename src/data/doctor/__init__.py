@@ -1,0 +1,23 @@
+"""The doctor: what is wrong with a dataset, found before it is trained on."""
+
+from .checked import Checked, check_document, strangers
+from .document import read_document
+from .examine import Part, examine, part_of_json, part_of_source
+from .findings import Finding, Findings
+from .report import Report
+from .rules import RULES
+
+__all__ = [
+    "RULES",
+    "Checked",
+    "Finding",
+    "Findings",
+    "Part",
+    "Report",
+    "check_document",
+    "examine",
+    "part_of_json",
+    "part_of_source",
+    "read_document",
+    "strangers",
+]
