@@ -1,5 +1,6 @@
 """What guides a student beside its labels: a teacher's tokens, and the likenesses its own ViT began with."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from ..optim.gradient_share import SteeredWeight, gradient_share
 from ..structures import GuidedOutput, Targets
 from ..teachers.sources import TokenSource
 from .stages import Stage
+
+logger = logging.getLogger(__name__)
 
 
 class Aims(NamedTuple):
@@ -149,17 +152,24 @@ class Guidance:
         self._notes.clear()
         return found
 
-    def end_epoch(self) -> str | None:
-        """Choose the weight of the next epoch, the same on every rank; what to say of it."""
+    def end_epoch(self) -> None:
+        """Choose the weight of the next epoch, the same on every rank; nothing changes a second time."""
         share = self.weight.mean_share() if self.weight is not None else None
         if self.weight is None or share is None:
-            return None
+            return
         found, before = float(distributed.mean_over_ranks(share)), self.weight.weight
         self.weight.end_epoch(found)
-        return (
-            f"distillation: the encoder's attention had {found:.2%} of the gradients under the weight "
-            f"{before:.4g}; the next weight is {self.weight.weight:.4g}"
+        logger.info(
+            "distillation: %.2f%% of the gradients were the encoder's attention's under the weight %.4g; "
+            "the next weight is %.4g",
+            *(100 * found, before, self.weight.weight),
         )
+
+    def restart(self) -> None:
+        """The average of the weights starts anew: take the distillation's `restart_weight`, for good."""
+        if self.weight is not None:
+            self.weight.restart()
+            logger.info("distillation: the weight is %.4g from here on", self.weight.weight)
 
     def check_plan(self, stages: Sequence[Stage], pipeline: Pipeline) -> None:
         """Refuse a training plan in which a part of the guidance would be wrong or do nothing.

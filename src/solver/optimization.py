@@ -9,10 +9,25 @@ from torch.nn.parallel import DistributedDataParallel
 from .. import distributed
 from ..core import Experiment
 from ..optim import ModelEMA, Rule, build_schedule, fitting_decay, parameter_groups
+from .guidance import Guidance
 from .precision import Precision
 from .step import Criterion, TrainingStep
 
 logger = logging.getLogger(__name__)
+
+
+def steps_of_epoch(num_batches: int, accumulate_steps: int) -> int:
+    """Optimizer steps that an epoch's batches give.
+
+    Raises:
+        ValueError: They give not one.
+    """
+    if num_batches < accumulate_steps:
+        raise ValueError(
+            f"{num_batches} batches an epoch, under accumulate_steps={accumulate_steps}: "
+            "lower accumulate_steps or train_dataloader.total_batch_size"
+        )
+    return num_batches // accumulate_steps
 
 
 def build_step(
@@ -22,6 +37,7 @@ def build_step(
     precision: Precision,
     *,
     steps_per_epoch: int,
+    guidance: Guidance | None = None,
 ) -> TrainingStep:
     """Optimizer, schedule and average for `model`, which is already where it trains.
 
@@ -36,6 +52,8 @@ def build_step(
         weight_decay=optimizer.weight_decay,
         layer_decay=optimizer.layer_decay,
     )
+    if guidance is not None:
+        groups += guidance.parameter_group(lr=optimizer.lr, weight_decay=optimizer.weight_decay)
     adamw = torch.optim.AdamW(groups, lr=optimizer.lr, betas=optimizer.betas, fused=True)
     schedule = build_schedule(
         adamw,
@@ -56,8 +74,9 @@ def build_step(
             told = (settings.ema.decay, decay, settings.epochs * steps_per_epoch)
             logger.warning("the average's decay of %g is lowered to %g, since the run has %d steps", *told)
         ema = ModelEMA(model, decay=decay, warmups=settings.ema.warmups)
+    clip = settings.clip_max_norm
     return TrainingStep(
-        model, criterion, adamw, schedule, ema, precision, clip_max_norm=settings.clip_max_norm
+        model, criterion, adamw, schedule, ema, precision, clip_max_norm=clip, guidance=guidance
     )
 
 

@@ -34,13 +34,20 @@ class Recorder:
         self.log.close()
         self.board.close()
 
-    def training(self, epoch: int, step: int, losses: Mapping[str, float], rates: Sequence[float]) -> None:
-        """Losses (means since the last call) and learning rates after `step`."""
-        told = {"loss": sum(losses.values()), "lr": max(rates), **losses}
+    def training(
+        self,
+        epoch: int,
+        step: int,
+        losses: Mapping[str, float],
+        rates: Sequence[float],
+        notes: Mapping[str, float],
+    ) -> None:
+        """Losses and what was noted beside them (means since the last call), learning rates after `step`."""
+        told = {"loss": sum(losses.values()), "lr": max(rates), **losses, **notes}
         named_rates = {f"lr_{i}": rate for i, rate in enumerate(rates)}
         with writing_in(self.output_dir):
             self.log.write({"kind": "train", "epoch": epoch, "step": step, **told, **named_rates})
-            self.board.scalars({"loss": told["loss"], **losses, **named_rates}, step)
+            self.board.scalars({"loss": told["loss"], **losses, **notes, **named_rates}, step)
 
     def evaluation(
         self, epoch: int, step: int, metrics: CocoMetrics, pictures: Sequence[Image.Image]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -44,7 +45,12 @@ class StepResult(NamedTuple):
     names: tuple[str, ...]
     losses: Tensor
     finite: bool
-    notes: Mapping[str, Tensor] | None = None
+    notes: Mapping[str, Tensor] = MappingProxyType({})
+
+    @property
+    def told(self) -> Tensor:
+        """[len(names) + len(notes)] what is averaged for the log: losses, then notes."""
+        return torch.cat((self.losses, torch.stack(list(self.notes.values())))) if self.notes else self.losses
 
 
 class TrainingStep:
@@ -125,7 +131,7 @@ class TrainingStep:
             names, total = tuple(losses), total + stacked.detach()
         assert isinstance(total, Tensor), "a step has at least one micro-batch"
         finite = self._update()
-        return StepResult(names, total, finite, self.guidance.notes() if self.guidance else None)
+        return StepResult(names, total, finite, self.guidance.notes() if self.guidance else {})
 
     def _losses(
         self, model: nn.Module, images: Tensor, targets: Targets, step_counts: Tensor | None

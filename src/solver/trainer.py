@@ -1,7 +1,7 @@
 """The training run: stages, epochs, checkpoints, and what is said of them."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +21,10 @@ from ..structures import Batch, ClassNames
 from .bad_step import bad_step, why_stopped, write_bad_step
 from .checkpoint_folder import CheckpointFolder
 from .evaluate import Evaluation
+from .guidance import Guidance
 from .interrupt import StopRequest
 from .logs import Progress, make_folder, write_whole, writing_in
-from .optimization import build_step, wrapped
+from .optimization import build_step, steps_of_epoch, wrapped
 from .precision import choose_precision
 from .recorder import Recorder
 from .resume import RunState, restore, stored_state
@@ -43,6 +44,7 @@ class TrainingParts(NamedTuple):
     evaluation: Evaluation
     classes: ClassNames
     config_text: str
+    guidance: Guidance | None = None
 
 
 class Trainer:
@@ -80,14 +82,12 @@ class Trainer:
         )
         repeat = settings.multi_scale.base_size_repeat if settings.multi_scale else 0
         self.sizes = sizes_for(settings.eval_spatial_size, repeat) if repeat else []
-        self.steps_per_epoch = len(parts.loader) // settings.accumulate_steps
-        if self.steps_per_epoch == 0:
-            raise ValueError(
-                f"{len(parts.loader)} batches an epoch, under accumulate_steps={settings.accumulate_steps}: "
-                "lower accumulate_steps or train_dataloader.total_batch_size"
-            )
+        self.steps_per_epoch = steps = steps_of_epoch(len(parts.loader), settings.accumulate_steps)
+        guide = parts.guidance
+        if guide is not None:
+            guide.check_plan(self.stages, parts.loader.dataset.transforms)
         self.step = build_step(
-            settings, self.model, parts.criterion, self.precision, steps_per_epoch=self.steps_per_epoch
+            settings, self.model, parts.criterion, self.precision, steps_per_epoch=steps, guidance=guide
         )
         backbone_groups(self.model, self.stages, self.step.optimizer)
         self.files = CheckpointFolder(self.output_dir, keep=settings.checkpoint_keep)
@@ -152,6 +152,8 @@ class Trainer:
             ema.restart(decay, from_model=self.model)
             source = "the best weights" if best else "the current weights: there was no evaluation yet"
             logger.info("the average starts anew with decay %g, from %s", decay, source)
+            if self.parts.guidance is not None:
+                self.parts.guidance.restart()
         return model
 
     def _restarts_after(self, epoch: int) -> bool:
@@ -171,18 +173,22 @@ class Trainer:
                 if run.bad_steps:
                     self._tell_bad_step(result, batches, size, seed)
                 run.step_in_epoch += 1
-                run.window.append(result.losses)
+                run.window.append(result.told)
                 progress.advance(images=sum(b.images.shape[0] for b in batches) * distributed.world_size())
                 if run.step_in_epoch % s.print_freq == 0 or run.step_in_epoch == self.steps_per_epoch:
-                    self._tell(result.names, recorder, progress)
+                    self._tell(result, recorder, progress)
                 self._save_or_stop(stop)
+        if self.parts.guidance is not None:
+            self.parts.guidance.end_epoch()
 
-    def _tell(self, names: Sequence[str], recorder: Recorder, progress: Progress) -> None:
+    def _tell(self, result: StepResult, recorder: Recorder, progress: Progress) -> None:
         values = distributed.mean_over_ranks(torch.stack(self.run.window).mean(0)).tolist()
         self.run.window.clear()
         rates = [float(rate) for rate in self.step.schedule.get_last_lr()]
-        recorder.training(self.run.epoch, self.global_step, dict(zip(names, values, strict=True)), rates)
-        progress.describe(loss=sum(values), lr=max(rates))
+        losses = dict(zip(result.names, values, strict=False))
+        notes = dict(zip(result.notes, values[len(losses) :], strict=True))
+        recorder.training(self.run.epoch, self.global_step, losses, rates, notes)
+        progress.describe(loss=sum(losses.values()), lr=max(rates))
 
     def _save_or_stop(self, stop: StopRequest) -> None:
         """After a step: a checkpoint where one is due, and the end of the run where a signal asked for it."""
