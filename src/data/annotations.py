@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..structures import ClassNames
-from .doctor import Checked, Findings, check_document, read_document, strangers
+from .doctor import Checked, Findings, check_document, check_kind, read_document, strangers
 from .formats import Source
 from .packed import PackedAnnotations
 

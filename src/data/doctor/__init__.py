@@ -1,7 +1,7 @@
 """The doctor: what is wrong with a dataset, found before it is trained on."""
 
 from .checked import Checked, check_document, strangers
-from .document import read_document
+from .document import check_kind, read_document
 from .examine import Part, examine, part_of_json, part_of_source
 from .findings import Finding, Findings
 from .report import Report
@@ -15,6 +15,7 @@ __all__ = [
     "Part",
     "Report",
     "check_document",
+    "check_kind",
     "examine",
     "part_of_json",
     "part_of_source",
