@@ -14,9 +14,12 @@ from .data import (
     TRANSFORMS,
     CocoDetection,
     Normalize,
+    Origin,
     build_eval_loader,
     build_pipeline,
     build_train_loader,
+    count_classes,
+    find_origin,
 )
 from .evaluation import CocoEvaluator
 from .nn.backbone import DinoAdapter, DINOv3Backbone, HGNetv2, load_pretrained
@@ -52,7 +55,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     Raises:
         ConfigError: Anything in it is unknown, of the wrong type, missing or unused; all faults at once.
     """
-    return load_experiment(path, overrides, components=COMPONENTS, transforms=TRANSFORMS)
+    return load_experiment(
+        path, overrides, components=COMPONENTS, transforms=TRANSFORMS, count_classes=count_classes
+    )
 
 
 def dump(experiment: Experiment) -> str:
@@ -84,9 +89,14 @@ def build_postprocessor(experiment: Experiment) -> DFINEPostProcessor:
 
 
 def build_dataset(
-    experiment: Experiment, settings: LoaderSettings, model: nn.Module, classes: ClassNames | None = None
+    experiment: Experiment,
+    settings: LoaderSettings,
+    model: nn.Module,
+    classes: ClassNames | None = None,
+    *,
+    origin: Origin | None = None,
 ) -> CocoDetection:
-    """The pictures of a loader's section; labels follow `classes`, or the annotation file's own.
+    """The training pictures, or those of `origin`; labels follow `classes`, or the annotation file's own.
 
     Raises:
         ValueError: The annotation file is faulty, holds another number of classes than `num_classes`, or the
@@ -97,18 +107,20 @@ def build_dataset(
     strong = stated.transforms.policy.ops if stated.transforms.policy else ()
     pipeline = build_pipeline(ops, strong_ops=strong, size_hw=experiment.eval_spatial_size)
     _check_normalisation(pipeline.normalize, model)
+    origin = origin or find_origin(experiment.data, stated, "train")
     dataset = CocoDetection(
-        Path(stated.img_folder),
-        Path(stated.ann_file),
+        origin.img_folder,
+        origin.ann_file,
         pipeline,
         experiment.seed or 0,
         classes,
+        source=origin.source,
         drop_empty_boxes=stated.drop_empty_boxes,
     )
     found = len(dataset.classes.names)
     if found != experiment.num_classes:
         raise ValueError(
-            f"{stated.ann_file} has {found} categories, but num_classes is {experiment.num_classes}; "
+            f"{origin.ann_file} has {found} categories, but num_classes is {experiment.num_classes}; "
             f"add `-u num_classes={found}` or write it into the file"
         )
     return dataset
@@ -130,7 +142,8 @@ def build_evaluation(
 ) -> Evaluation:
     """The evaluation pictures and their scoring; labels mean `classes`, or the annotation file's own."""
     settings = experiment.val_dataloader
-    dataset = build_dataset(experiment, settings, model, classes)
+    origin = find_origin(experiment.data, settings.dataset, "val")
+    dataset = build_dataset(experiment, settings, model, classes, origin=origin)
     loader = build_eval_loader(
         dataset,
         batch_size=-(-settings.total_batch_size // distributed.world_size()),
@@ -141,7 +154,10 @@ def build_evaluation(
     )
 
     evaluator = CocoEvaluator(
-        Path(settings.dataset.ann_file), dataset.classes, backend=experiment.evaluator.backend
+        origin.ann_file,
+        dataset.classes,
+        origin.source.document if origin.source else None,
+        backend=experiment.evaluator.backend,
     )
     postprocessor = build_postprocessor(experiment).to(device)
     return Evaluation(loader, postprocessor, evaluator, dataset.classes, device)

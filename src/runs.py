@@ -9,7 +9,7 @@ import torch
 from . import distributed
 from .assembly import build_evaluation, build_model, build_trainer
 from .core import Experiment
-from .data import read_annotations
+from .data import find_origin, read_annotations
 from .evaluation import CocoMetrics, write_metrics
 from .solver.checkpoint import read_checkpoint
 from .solver.checkpoint_folder import CheckpointFolder
@@ -78,7 +78,8 @@ def test(experiment: Experiment, device: torch.device, *, checkpoint: str | None
     precision = choose_precision(device, use_amp=experiment.use_amp, dtype=experiment.amp.dtype)
     names = class_names(state)
     if names is not None and not state.get("classes"):  # a published file's, by their number
-        own = read_annotations(Path(experiment.val_dataloader.dataset.ann_file)).classes
+        origin = find_origin(experiment.data, experiment.val_dataloader.dataset, "val")
+        own = read_annotations(origin.ann_file, source=origin.source).classes
         names = None if len(own.names) == len(names.names) else names  # labels are numbered as upstream does
     evaluation = build_evaluation(experiment, device, model, names)
     metrics, _ = evaluation(model, precision)

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from .data_settings import LoaderSettings
+from .data_source import PATHS
 from .problems import Place, Problems
 from .settings import OptimizerSettings, SchedulerSettings, StageSettings
 from .yaml_tree import Items, Node, Section
@@ -27,6 +28,7 @@ def check_together(values: Mapping[str, Any], tree: Section, problems: Problems)
     check.whole_evaluation(values.get("val_dataloader"))
     for name in ("train_dataloader", "val_dataloader"):
         check.policy(name, values.get(name))
+        check.pictures(name, values.get(name))
 
 
 class _Checks:
@@ -103,6 +105,17 @@ class _Checks:
                     f"{name}.dataset.transforms.policy.ops.{index}",
                     f"names {op}, which is not among the transforms ({', '.join(sorted(present)) or 'none'})",
                 )
+
+    def pictures(self, name: str, loader: LoaderSettings | None) -> None:
+        if loader is None:
+            return
+        paths = {key: getattr(loader.dataset, key) for key in PATHS}
+        if self._values.get("data") is not None and not any(paths.values()):
+            return
+        for key in [key for key, path in paths.items() if path is None]:
+            self._fault(
+                f"{name}.dataset.{key}", "is required and not given; or name a dataset: data=/path/to/dataset"
+            )
 
 
 def place_of(tree: Section, path: str) -> Place:

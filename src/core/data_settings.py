@@ -52,16 +52,16 @@ class DatasetSettings:
 
     Attributes:
         type: `CocoDetection`: annotations as COCO JSON. Its category ids may have gaps.
-        img_folder: Folder of the pictures, relative to the working directory.
-        ann_file: The JSON file, relative to the working directory.
+        img_folder: Folder of the pictures, relative to the working directory; null where `data` names them.
+        ann_file: The JSON file, relative to the working directory; null where `data` names it.
         transforms: What happens to each picture.
         drop_empty_boxes: Whether boxes of no width or height are left out with a warning; otherwise they stop
             the run.
     """
 
     type: Literal["CocoDetection"] = "CocoDetection"
-    img_folder: str
-    ann_file: str
+    img_folder: str | None = None
+    ann_file: str | None = None
     transforms: TransformsSettings = field(default_factory=TransformsSettings)
     drop_empty_boxes: bool = False
 

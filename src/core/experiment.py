@@ -31,7 +31,9 @@ class Experiment:
         model: Name of the model's class; a section of that name sets its knobs.
         criterion: Name of the class that computes the losses.
         postprocessor: Name of the class that turns outputs into detections.
-        num_classes: Classes of the dataset.
+        num_classes: Classes of the dataset; counted in `data` where it is given and this is not.
+        data: Folder of a dataset, or its data.yaml or JSON: COCO, Roboflow, YOLO or Pascal VOC. It stands in
+            for the loaders' `img_folder` and `ann_file`. Relative to the working directory.
         eval_spatial_size: (height, width) of the network's input, the base of multi-scale training too.
         output_dir: Folder for checkpoints and logs; `./output/<name of the file>` where it is not given.
         summary_dir: Folder for TensorBoard's files; `<output_dir>/summary` where it is not given.
@@ -72,6 +74,7 @@ class Experiment:
     criterion: str
     postprocessor: str
     num_classes: Count
+    data: str | None = None
     eval_spatial_size: tuple[Size, Size] = (640, 640)
     output_dir: str = "./output"
     summary_dir: str | None = None

@@ -1,13 +1,14 @@
 """From a file and overrides to a checked experiment."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .checks import check_together, place_of
 from .components import Factory, Reached
 from .data_settings import OpSettings
+from .data_source import follow_data
 from .experiment import Experiment
 from .includes import read_config
 from .overrides import apply_override
@@ -28,6 +29,7 @@ def load_experiment(
     *,
     components: Mapping[str, Factory],
     transforms: Mapping[str, Factory],
+    count_classes: Callable[[str], int] | None = None,
 ) -> Experiment:
     """Reads an experiment: the file's includes in order, the file, the overrides, each over what was before.
 
@@ -36,6 +38,7 @@ def load_experiment(
         overrides: What `-u` was given, each `a.b=value`.
         components: Classes that a section may be named after; their keyword-only parameters are its keys.
         transforms: Classes that a transform's `type` may name.
+        count_classes: Counts the classes of the dataset that `data` names.
 
     Returns:
         The experiment, complete and checked.
@@ -44,7 +47,7 @@ def load_experiment(
         ConfigError: With every fault found, each with file and line.
     """
     problems = Problems()
-    tree = _read_tree(Path(path), overrides, problems)
+    tree = follow_data(_read_tree(Path(path), overrides, problems), count_classes, problems)
     own, sections = _split(tree, components, problems)
     binder = Binder(problems, {OpSettings: _TransformRule(transforms)})
     values = binder.partial(own, Experiment, "", ignore=NOT_KEYS)

@@ -6,6 +6,7 @@ from .collate import collate
 from .decode import PictureError, decode_rgb
 from .loader import EvalLoader, TrainLoader, build_eval_loader, build_train_loader
 from .multi_scale import draw_size, sizes_for, to_device_images
+from .origin import Origin, count_classes, find_origin
 from .packed import PackedAnnotations
 from .pipeline import TRANSFORMS, Pipeline, build_pipeline
 from .sampler import EvalBatches, TrainBatches
@@ -19,6 +20,7 @@ __all__ = [
     "EvalBatches",
     "EvalLoader",
     "Normalize",
+    "Origin",
     "PackedAnnotations",
     "Pipeline",
     "PictureError",
@@ -28,8 +30,10 @@ __all__ = [
     "build_pipeline",
     "build_train_loader",
     "collate",
+    "count_classes",
     "decode_rgb",
     "draw_size",
+    "find_origin",
     "read_annotations",
     "sizes_for",
     "to_device_images",

@@ -11,8 +11,9 @@ from torch.utils.data import Dataset
 
 from ..structures import ClassNames, Target
 from .annotation_cache import load_annotations
-from .annotations import examples
+from .annotations import examples, read_annotations
 from .decode import PictureError, decode_rgb
+from .formats import Source
 from .pipeline import Pipeline
 from .seeds import seed_of, torch_cpu_seeded
 
@@ -26,7 +27,7 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
     Attributes:
         classes: The classes, by contiguous label.
         img_folder: The folder of the pictures.
-        ann_file: The annotation file, which the evaluation reads for itself.
+        ann_file: The annotation file, or what stands for it in another format.
         transforms: The pipeline.
     """
 
@@ -37,6 +38,7 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
         transforms: Pipeline,
         seed: int = 0,
         classes: ClassNames | None = None,
+        source: Source | None = None,
         *,
         drop_empty_boxes: bool = False,
     ) -> None:
@@ -49,6 +51,7 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
             seed: Of all random draws of the transforms.
             classes: The training set's classes, which the labels of an evaluation set follow; None takes the
                 file's.
+            source: What another format's reader made of `ann_file`; None reads it as JSON.
             drop_empty_boxes: Leave boxes of no size out instead of refusing the file.
 
         Raises:
@@ -58,7 +61,12 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
         self.ann_file = Path(ann_file)
         self.transforms = transforms
         self.seed = seed
-        self.annotations = load_annotations(self.ann_file, classes, drop_empty_boxes=drop_empty_boxes)
+        if source is None:
+            self.annotations = load_annotations(self.ann_file, classes, drop_empty_boxes=drop_empty_boxes)
+        else:
+            self.annotations = read_annotations(
+                self.ann_file, classes, source, drop_empty_boxes=drop_empty_boxes
+            )
         self.classes = self.annotations.classes
         self._real_folder = os.path.realpath(self.img_folder)
         self._check_files()

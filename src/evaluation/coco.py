@@ -6,7 +6,7 @@ Legend: B pictures of a batch, K detections of a picture, P pictures, D detectio
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -33,19 +33,27 @@ class CocoEvaluator:
     Args:
         ann_file: COCO annotation file of the pictures to be evaluated.
         classes: The classes that the detections' labels count.
+        document: What another format's reader made of `ann_file`, in COCO's form; None reads it as JSON.
         backend: What matches and counts, our own arrays or a library; the numbers are the same.
 
     Raises:
         ValueError: The backend is unknown, or the file is missing, no COCO JSON, or of other classes.
     """
 
-    def __init__(self, ann_file: str | Path, classes: ClassNames, *, backend: Backend = "numpy") -> None:
+    def __init__(
+        self,
+        ann_file: str | Path,
+        classes: ClassNames,
+        document: dict[str, Any] | None = None,
+        *,
+        backend: Backend = "numpy",
+    ) -> None:
         if backend not in get_args(Backend):
             raise ValueError(f"backend '{backend}' is unknown: {', '.join(get_args(Backend))}")
         self._ann_file = str(ann_file)
         self._classes = classes
         self._backend: Backend = backend
-        truth = read_ground_truth(ann_file, classes)
+        truth = read_ground_truth(ann_file, classes, document)
         self._image_ids = truth.image_ids
         self._truth = truth if is_main() else None  # the other ranks need the ids alone
         self._known = frozenset(truth.image_ids.tolist())

@@ -50,16 +50,19 @@ class GroundTruth(NamedTuple):
         return np.bincount(self.labels[~self.crowd], minlength=num_classes).astype(np.int64)
 
 
-def read_ground_truth(path: str | Path, classes: ClassNames) -> GroundTruth:
+def read_ground_truth(
+    path: str | Path, classes: ClassNames, document: dict[str, Any] | None = None
+) -> GroundTruth:
     """Read a COCO annotation file; `info`, `licenses`, `area` and `iscrowd` may be missing.
 
-    Objects of pictures that the file does not list are left out with a warning, as pycocotools does.
+    What is in another format comes as a document of COCO's form, and `path` is its name in messages. Objects
+    of pictures that the file does not list are left out with a warning, as pycocotools does.
 
     Raises:
         ValueError: The file is missing or no COCO JSON, or an object has no box, or one of a category that
             `classes` does not have.
     """
-    content = _read_json(path)
+    content = _read_json(path) if document is None else document
     image_ids = np.unique(
         np.array([_integer(image, "id", "images", path) for image in content["images"]], np.int64)
     )
