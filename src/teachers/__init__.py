@@ -3,6 +3,15 @@
 from .dinov3_teacher import DinoV3Teacher
 from .feature_store import FeatureKind, FeatureStore
 from .feature_writer import FeatureWriter
-from .loading import load_teacher, load_weights
+from .loading import build_teacher, load_teacher, load_weights, read_knobs
 
-__all__ = ["DinoV3Teacher", "FeatureKind", "FeatureStore", "FeatureWriter", "load_teacher", "load_weights"]
+__all__ = [
+    "DinoV3Teacher",
+    "FeatureKind",
+    "FeatureStore",
+    "FeatureWriter",
+    "build_teacher",
+    "load_teacher",
+    "load_weights",
+    "read_knobs",
+]

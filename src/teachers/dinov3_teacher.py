@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..nn.backbone.vit import ViTShape, build_vit, image_statistics
 from ..ops.padding import pad_to_multiple
-from .feature_store import FeatureKind
+from .feature_store import PATCH, Dtype, FeatureKind
 from .feature_writer import FeatureWriter
 from .pictures import Picture, to_batch
 
@@ -29,7 +29,8 @@ MODEL_NAMES = {
     "vit_large": "dinov3_large",
     "vit_giant2": "dinov3_huge_plus",
 }
-PATCH = 16
+
+__all__ = ["MODEL_NAMES", "PATCH", "DinoV3Teacher", "ModelType"]
 
 
 class DinoV3Teacher(nn.Module):
@@ -165,7 +166,7 @@ class DinoV3Teacher(nn.Module):
         if new:
             self._writer.write([image_ids[i] for i in new], {n: f[new] for n, f in features.items()})
 
-    def feature_kind(self, size_hw: tuple[int, int], dtype: Literal["float16", "bfloat16"]) -> FeatureKind:
+    def feature_kind(self, size_hw: tuple[int, int], dtype: Dtype) -> FeatureKind:
         """What the features of pictures of this size have in common when they are saved as `dtype`."""
         return FeatureKind(self.model_type, self.model_hash(), size_hw, dtype, self.get_feature_dims())
 

@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,7 +22,8 @@ _log = logging.getLogger(__name__)
 INDEX = "index.json"
 SHARDS = "features-*.safetensors"
 FORMAT = 1
-DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+PATCH = 16
+Dtype = Literal["float16", "bfloat16"]
 
 
 class FeatureKind(NamedTuple):
@@ -32,15 +33,25 @@ class FeatureKind(NamedTuple):
         model_type: The teacher's.
         model_hash: The teacher's; two sets of weights differ in it.
         size_hw: (height, width) that the pictures had.
-        dtype: "float16" or "bfloat16".
+        dtype: What the numbers are saved as.
         feature_dims: D of each feature that is there.
     """
 
     model_type: str
     model_hash: str
     size_hw: tuple[int, int]
-    dtype: str
+    dtype: Dtype
     feature_dims: dict[str, int]
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """`dtype` as torch has it."""
+        return torch.bfloat16 if self.dtype == "bfloat16" else torch.float16
+
+    @property
+    def grid_hw(self) -> tuple[int, int]:
+        """(h, w) of the patches; N = h * w, row by row."""
+        return -(-self.size_hw[0] // PATCH), -(-self.size_hw[1] // PATCH)
 
     def key(self, image_id: str, feature: str) -> str:
         """How a picture's feature is called in its shard."""

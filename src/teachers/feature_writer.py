@@ -1,9 +1,9 @@
 """Writes the folders that `feature_store.py` reads: each shard is there whole, or not at all."""
 
-import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .feature_store import DTYPES, FORMAT, INDEX, SHARDS, FeatureKind, find_shards, read_index
+from .feature_store import FORMAT, INDEX, SHARDS, FeatureKind, find_shards, read_index
 
 UNFINISHED = ".unfinished-"
 
@@ -54,14 +54,14 @@ class FeatureWriter:
             features: [B, ...] of each feature, on any device, of any floating type.
 
         Raises:
-            ValueError: An id stands twice, a number is too large for the folder's type, or the file cannot be written.
+            ValueError: An id stands twice, a number is too large for the type, or the disk refuses.
         """
         names = [str(image_id) for image_id in image_ids]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"image id {twice[0]} stands twice; give each picture an id of its own.")
         tensors = {}
         for feature in self.kind.feature_dims:
-            rows = features[feature].detach().to(DTYPES[self.kind.dtype]).cpu()
+            rows = features[feature].detach().to(self.kind.torch_dtype).cpu()
             for name, row in zip(names, rows, strict=True):
                 if not row.isfinite().all():
                     raise ValueError(
@@ -84,7 +84,7 @@ class FeatureWriter:
     def sweep(self) -> None:
         """Removes what killed writers left unfinished; nobody else may be writing."""
         for path in self.folder.glob(f"{UNFINISHED}*"):
-            path.unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True)
 
     def _write_index(self, shards: Mapping[str, Sequence[str]]) -> None:
         content = json.dumps({"format": FORMAT, **self.kind._asdict(), "shards": shards}, indent=1)
@@ -92,23 +92,18 @@ class FeatureWriter:
 
     def _put(self, name: str, write: Callable[[Path], object]) -> None:
         """A file that `write` fills, under its name only when it is complete and on the disk."""
-        unfinished = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle, unfinished = tempfile.mkstemp(prefix=UNFINISHED, dir=self.folder)
-            os.close(handle)
-            write(Path(unfinished))
-            os.chmod(unfinished, 0o644)
-            _sync(unfinished)
-            os.replace(unfinished, self.folder / name)
-            unfinished = None
+            # a folder, since safetensors makes a file beside the one that it is to write, too
+            with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=self.folder) as unfinished:
+                path = Path(unfinished, name)
+                write(path)
+                os.chmod(path, 0o644)
+                _sync(path)
+                os.replace(path, self.folder / name)
             _sync(self.folder)
         except (OSError, SafetensorError) as error:
             raise ValueError(f"cannot write {self.folder / name}: {error}") from error
-        finally:
-            if unfinished is not None:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(unfinished)
 
 
 def _sync(path: str | Path) -> None:

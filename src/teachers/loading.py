@@ -1,8 +1,9 @@
 """From a teacher's YAML to a teacher with weights."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import timm.models
 
@@ -18,14 +19,32 @@ _log = logging.getLogger(__name__)
 def load_teacher(config: Path, overrides: Sequence[str] = ()) -> DinoV3Teacher:
     """The teacher that a YAML file and `-u` overrides describe, filled with its weights.
 
-    Args:
-        config: A file whose keys are the knobs of `DinoV3Teacher`.
-        overrides: Each `key=value`.
-
     Raises:
         ValueError: A fault in the file (with its line), or weights that cannot be had.
     """
-    teacher = DinoV3Teacher(**load_arguments(config, overrides, DinoV3Teacher))
+    return build_teacher(read_knobs(config, overrides))
+
+
+def read_knobs(config: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The knobs of `DinoV3Teacher` that a YAML file gives.
+
+    Args:
+        config: A file whose keys are the knobs.
+        overrides: Each `key=value`, over what the file says.
+
+    Raises:
+        ConfigError: An unknown key or a value of the wrong type; all faults at once, with their lines.
+    """
+    return load_arguments(config, overrides, DinoV3Teacher)
+
+
+def build_teacher(knobs: Mapping[str, Any]) -> DinoV3Teacher:
+    """A teacher of these knobs, filled with its weights.
+
+    Raises:
+        ValueError: Knobs that do not go together, or weights that cannot be had.
+    """
+    teacher = DinoV3Teacher(**knobs)
     load_weights(teacher)
     return teacher
 

@@ -148,6 +148,7 @@ def test_sweeping_removes_only_what_is_unfinished(tmp_path: Path) -> None:
     writer = FeatureWriter(tmp_path, KIND)
     writer.write([1], features(1))
     before = sorted(tmp_path.iterdir())
-    (tmp_path / ".unfinished-abc").write_bytes(b"half")
+    (tmp_path / ".unfinished-abc").mkdir()
+    (tmp_path / ".unfinished-abc" / "features-1.safetensors").write_bytes(b"half")
     writer.sweep()
     assert sorted(tmp_path.iterdir()) == before
