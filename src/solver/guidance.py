@@ -9,17 +9,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import distributed
-from ..data import Pipeline
+from ..data import CocoDetection
 from ..nn.dfine import SIZE_MULTIPLE
 from ..nn.guided import Guided, InitialViT
 from ..ops.padding import pad_to_multiple
 from ..ops.similarity import cosine_distance, gram_distance
 from ..optim.gradient_share import SteeredWeight, gradient_share
 from ..structures import GuidedOutput, Targets
+from ..teachers import FeatureStore
 from ..teachers.sources import TokenSource
 from .stages import Stage
 
 logger = logging.getLogger(__name__)
+
+MIXED = ("mosaic", "mixup", "copyblend")
 
 
 class Aims(NamedTuple):
@@ -97,7 +100,7 @@ class Guidance:
     def _tokens_of(self, teacher: TokenSource, images: Tensor, image_ids: Sequence[int]) -> Tensor:
         # the teacher sees what the student's map covers, its padding included: the cells are then the same
         padded, extent_hw = pad_to_multiple(images, SIZE_MULTIPLE)
-        if teacher.needs_whole_pictures and extent_hw != (1.0, 1.0):
+        if teacher.saved is not None and extent_hw != (1.0, 1.0):
             raise ValueError(
                 f"distillation.features: pictures of {tuple(images.shape[-2:])} (height, width) are padded, "
                 "and saved features know no padding; choose an eval_spatial_size of multiples of "
@@ -171,20 +174,16 @@ class Guidance:
             self.weight.restart()
             logger.info("distillation: the weight is %.4g from here on", self.weight.weight)
 
-    def check_plan(self, stages: Sequence[Stage], pipeline: Pipeline) -> None:
+    def check_plan(self, stages: Sequence[Stage], dataset: CocoDetection) -> None:
         """Refuse a training plan in which a part of the guidance would be wrong or do nothing.
 
         Raises:
-            ValueError: Saved features with pictures that are moved, or an anchor for a ViT that never learns.
+            ValueError: Saved features with pictures that are moved or mixed, or not of all pictures; or an
+                anchor for a ViT that never learns.
         """
-        strong = any(stage.strong_augmentation for stage in stages)
-        moving = [name for name in pipeline.moves_frame if strong or name not in pipeline.strong_ops]
-        if self.teacher is not None and self.teacher.needs_whole_pictures and moving:
-            raise ValueError(
-                f"distillation.features: {', '.join(moving)} of train_dataloader moves the pictures, and the "
-                "saved features are those of the pictures as they are stored; remove them from the "
-                "transforms, or name a teacher instead, which sees what the student sees"
-            )
+        if self.teacher is not None and self.teacher.saved is not None:
+            _check_moves(stages, dataset)
+            _check_pictures(self.teacher.saved, dataset)
         if self.anchor is not None and all(stage.backbone == "frozen" for stage in stages):
             raise ValueError(
                 "gram_anchoring: no stage lets the ViT learn, so that there is nothing to hold; remove it, "
@@ -219,3 +218,27 @@ class Guidance:
             self.weight.load_state_dict(state["weight"], next(self.guided.parameters()).device)
         if self.anchor is not None:
             self.anchor.load_state_dict(state["anchor"])
+
+
+def _check_moves(stages: Sequence[Stage], dataset: CocoDetection) -> None:
+    pipeline = dataset.transforms
+    strong = any(stage.strong_augmentation for stage in stages)
+    moving = [name for name in pipeline.moves_frame if strong or name not in pipeline.strong_ops]
+    moving += [name for name in MIXED if any(getattr(stage, name, 0) for stage in stages)]
+    if moving:
+        raise ValueError(
+            f"distillation.features: {', '.join(moving)} moves or mixes the pictures, and the saved features "
+            "are those of the pictures as they are stored; remove it (from train_dataloader's transforms and "
+            "from stages), or name a teacher instead, which sees what the student sees"
+        )
+
+
+def _check_pictures(store: FeatureStore, dataset: CocoDetection) -> None:
+    ids = [str(i) for i in dataset.annotations.image_ids.tolist()]
+    missing = [i for i in ids if i not in store.shard_of]
+    if missing:
+        raise ValueError(
+            f"distillation.features: {store.folder} lacks {len(missing)} of the {len(ids)} pictures of "
+            f"{dataset.ann_file}, {', '.join(missing[:5])} among them; run tools/extract_features.py on "
+            "these pictures with the same folder: it adds what is missing"
+        )

@@ -85,7 +85,7 @@ class Trainer:
         self.steps_per_epoch = steps = steps_of_epoch(len(parts.loader), settings.accumulate_steps)
         guide = parts.guidance
         if guide is not None:
-            guide.check_plan(self.stages, parts.loader.dataset.transforms)
+            guide.check_plan(self.stages, parts.loader.dataset)
         self.step = build_step(
             settings, self.model, parts.criterion, self.precision, steps_per_epoch=steps, guidance=guide
         )

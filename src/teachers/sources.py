@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .dinov3_teacher import PATCH, DinoV3Teacher
+from .feature_store import FeatureStore
 
 
 class TokenSource(Protocol):
@@ -17,11 +18,13 @@ class TokenSource(Protocol):
 
     Attributes:
         dim: E.
-        needs_whole_pictures: Whether it knows pictures only as they are stored, not cropped or mirrored.
     """
 
     dim: int
-    needs_whole_pictures: bool
+
+    @property
+    def saved(self) -> FeatureStore | None:
+        """The folder that it reads instead of looking at the pictures; None where it looks."""
 
     def __call__(self, images: Tensor, image_ids: Sequence[int]) -> Tensor:
         """Patch tokens as maps [B, E, h, w] that cover what the pictures [B, 3, H, W] in [0, 1] cover."""
@@ -35,7 +38,7 @@ class OnlineTeacher:
         scale: Size of its pictures as a part of the student's; each side becomes a multiple of its patch.
     """
 
-    needs_whole_pictures = False
+    saved = None
 
     def __init__(self, teacher: DinoV3Teacher, scale: float) -> None:
         self.teacher = teacher
@@ -50,3 +53,37 @@ class OnlineTeacher:
             images = F.interpolate(images, size=size_hw, mode="bilinear", antialias=True)
         tokens: Tensor = self.teacher(images)["patch_tokens"]
         return tokens.mT.reshape(len(images), self.dim, h, w)
+
+
+class SavedTeacher:
+    """What a teacher said of the pictures as they are stored, from a folder.
+
+    Args:
+        store: It holds patch tokens of each picture, stretched to one size.
+
+    Raises:
+        ValueError: There are no patch tokens in it, or their grid covers more than the pictures.
+    """
+
+    def __init__(self, store: FeatureStore) -> None:
+        kind = store.kind
+        if "patch_tokens" not in kind.feature_dims:
+            raise ValueError(
+                f"distillation.features: {store.folder} holds {', '.join(kind.feature_dims)} and no patch "
+                "tokens; run tools/extract_features.py with extract_patch_tokens: True"
+            )
+        if any(side % PATCH for side in kind.size_hw):
+            raise ValueError(
+                f"distillation.features: the pictures in {store.folder} had {kind.size_hw} (height, width) "
+                f"and were padded; run tools/extract_features.py at multiples of {PATCH}"
+            )
+        self.saved = store
+        self.dim = kind.feature_dims["patch_tokens"]
+
+    def __call__(self, images: Tensor, image_ids: Sequence[int]) -> Tensor:
+        """As `TokenSource` says; the pictures lend their device alone."""
+        tokens = self.saved.read(image_ids)["patch_tokens"]
+        if images.device.type == "cuda":  # from pageable memory the copy would wait for the device's work
+            tokens = tokens.pin_memory()
+        tokens = tokens.to(images.device, non_blocking=True)
+        return tokens.mT.reshape(len(image_ids), self.dim, *self.saved.kind.grid_hw)
