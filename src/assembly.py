@@ -30,6 +30,7 @@ from .nn.encoder import HybridEncoder
 from .nn.postprocessor import DFINEPostProcessor
 from .solver.checkpoint import read_checkpoint
 from .solver.evaluate import Evaluation
+from .solver.guides import build_guidance
 from .solver.trainer import Trainer, TrainingParts
 from .solver.weights import class_names, covers, load_model, tune_model
 from .structures import ClassNames
@@ -203,6 +204,7 @@ def build_trainer(
         evaluation=build_evaluation(experiment, device, model, dataset.classes),
         classes=dataset.classes,
         config_text=dump(experiment),
+        guidance=build_guidance(experiment, model, device),
     )
     trainer = Trainer(experiment, parts, device)
     if resume is not None:

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from .data_settings import LoaderSettings
+from .guidance_settings import DistillationSettings
 from .data_source import PATHS
 from .problems import Place, Problems
 from .settings import OptimizerSettings, SchedulerSettings, StageSettings
@@ -26,6 +27,7 @@ def check_together(values: Mapping[str, Any], tree: Section, problems: Problems)
     check.groups(values.get("optimizer"))
     check.scheduler(values.get("lr_scheduler"))
     check.whole_evaluation(values.get("val_dataloader"))
+    check.distillation(values.get("distillation"))
     for name in ("train_dataloader", "val_dataloader"):
         check.policy(name, values.get(name))
         check.pictures(name, values.get(name))
@@ -94,6 +96,22 @@ class _Checks:
                 self._fault(
                     f"val_dataloader.{key}", "must be false: each picture is evaluated once, in order"
                 )
+
+    def distillation(self, settings: DistillationSettings | None) -> None:
+        if settings is None:
+            return
+        if (settings.teacher is None) == (settings.features is None):
+            self._fault(
+                "distillation",
+                "needs one of the two: `teacher: {model_type: vit_base}`, who is asked in every step, or "
+                "`features:`, the folder of what was saved of it",
+            )
+        aim, tolerance = settings.share, settings.share_tolerance
+        if aim is not None and not 0 < aim - tolerance <= aim + tolerance < 1:
+            self._fault(
+                "distillation.share_tolerance",
+                f"is {tolerance:g}: {aim:g} (distillation.share) plus and minus it must lie between 0 and 1",
+            )
 
     def policy(self, name: str, loader: LoaderSettings | None) -> None:
         if loader is None or loader.dataset.transforms.policy is None:
