@@ -13,7 +13,9 @@ from .core import Experiment, LoaderSettings, dump_experiment, load_experiment
 from .data import (
     TRANSFORMS,
     CocoDetection,
+    Mixing,
     Normalize,
+    TrainLoader,
     Origin,
     build_eval_loader,
     build_pipeline,
@@ -94,6 +96,7 @@ def build_dataset(
     settings: LoaderSettings,
     model: nn.Module,
     classes: ClassNames | None = None,
+    mixing: Mixing | None = None,
     *,
     origin: Origin | None = None,
 ) -> CocoDetection:
@@ -115,6 +118,7 @@ def build_dataset(
         pipeline,
         experiment.seed or 0,
         classes,
+        mixing,
         source=origin.source,
         drop_empty_boxes=stated.drop_empty_boxes,
     )
@@ -175,15 +179,16 @@ def _share(total_batch_size: int) -> int:
     return total_batch_size // world
 
 
-def build_trainer(
-    experiment: Experiment, device: torch.device, *, resume: str | None = None, tune: str | None = None
-) -> Trainer:
-    """Everything for a training run, with pretrained, resumed or tuned weights in place."""
-    model = build_model(experiment)
+def build_loader(experiment: Experiment, device: torch.device, model: nn.Module) -> TrainLoader:
+    """The pictures to train on, in batches of this rank.
+
+    Raises:
+        ValueError: As of `build_dataset`, or the processes cannot share a batch.
+    """
     settings = experiment.train_dataloader
-    dataset = build_dataset(experiment, settings, model)
-    loader = build_train_loader(
-        dataset,
+    mixing = Mixing(experiment.eval_spatial_size, experiment.mixing)
+    return build_train_loader(
+        build_dataset(experiment, settings, model, mixing=mixing),
         batch_size=_share(settings.total_batch_size),
         num_workers=settings.num_workers,
         shuffle=settings.shuffle,
@@ -193,16 +198,25 @@ def build_trainer(
         world_size=distributed.world_size(),
         pin_memory=device.type == "cuda",
     )
+
+
+def build_trainer(
+    experiment: Experiment, device: torch.device, *, resume: str | None = None, tune: str | None = None
+) -> Trainer:
+    """Everything for a training run, with pretrained, resumed or tuned weights in place."""
+    model = build_model(experiment)
+    loader = build_loader(experiment, device, model)
+    classes = loader.dataset.classes
     if tune is not None:
-        _tune(model, Path(tune), dataset.classes)
+        _tune(model, Path(tune), classes)
     elif resume is None:
         load_pretrained(model.backbone)
     parts = TrainingParts(
         model=model,
         criterion=build_criterion(experiment).to(device),
         loader=loader,
-        evaluation=build_evaluation(experiment, device, model, dataset.classes),
-        classes=dataset.classes,
+        evaluation=build_evaluation(experiment, device, model, classes),
+        classes=classes,
         config_text=dump(experiment),
         guidance=build_guidance(experiment, model, device),
     )

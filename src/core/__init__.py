@@ -3,6 +3,7 @@
 from .data_settings import (
     DatasetSettings,
     LoaderSettings,
+    MixingSettings,
     MultiScaleSettings,
     OpSettings,
     PolicySettings,
@@ -32,6 +33,7 @@ __all__ = [
     "Experiment",
     "GroupRule",
     "LoaderSettings",
+    "MixingSettings",
     "MultiScaleSettings",
     "OpSettings",
     "OptimizerSettings",

@@ -59,7 +59,12 @@ class _Checks:
         train = self._values.get("train_dataloader")
         no_policy = isinstance(train, LoaderSettings) and train.dataset.transforms.policy is None
         no_scales = "multi_scale" not in self._tree.entries or self._values.get("multi_scale", 0) is None
+        strong = True
         for index, stage in enumerate(stages):
+            strong = strong if stage.strong_augmentation is None else stage.strong_augmentation
+            for name in ("mosaic", "mixup", "copyblend"):
+                if getattr(stage, name) and not strong:
+                    self._fault(f"stages.{index}.{name}", "needs strong_augmentation: True; it is part of it")
             if stage.multi_scale and no_scales:
                 self._fault(
                     f"stages.{index}.multi_scale", "needs the sizes: `multi_scale: {base_size_repeat: 3}`"

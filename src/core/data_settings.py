@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .bounds import Count, NaturalNumber
+from .bounds import Count, Fraction, NaturalNumber, NonNegativeFloat, PositiveFloat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +85,28 @@ class LoaderSettings:
     num_workers: NaturalNumber = 4
     shuffle: bool
     drop_last: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixingSettings:
+    """How pictures are mixed, where a stage says that they are: `mosaic`, `mixup`, `copyblend`.
+
+    Attributes:
+        degrees: Largest angle that a mosaic is turned by, either way.
+        translate: Largest shift of a mosaic, either way, in shares of its width and height.
+        scale: Smallest and largest factor of a mosaic.
+        blend: Smallest and largest share of the second picture, in MixUp and CopyBlend.
+        num_pasted: Most objects that CopyBlend brings into a picture.
+        cache_mb: Most memory for decoded pictures in each loading process, in MiB; 0 keeps none. It changes
+            the speed and nothing else.
+    """
+
+    degrees: NonNegativeFloat = 10.0
+    translate: tuple[Fraction, Fraction] = (0.1, 0.1)
+    scale: tuple[PositiveFloat, PositiveFloat] = (0.5, 1.5)
+    blend: tuple[Fraction, Fraction] = (0.45, 0.55)
+    num_pasted: Count = 3
+    cache_mb: NaturalNumber = 160
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .bounds import Count, NaturalNumber, NonNegativeFloat, Size
-from .data_settings import LoaderSettings, MultiScaleSettings
+from .data_settings import LoaderSettings, MixingSettings, MultiScaleSettings
 from .guidance_settings import DistillationSettings, GramSettings
 from .settings import (
     AmpSettings,
@@ -63,6 +63,7 @@ class Experiment:
         patience: Evaluations in a row without a new best after which the run ends; without it none ends it.
         max_bad_steps: Steps in a row with losses or gradients that are not finite after which the run stops.
         multi_scale: Training at changing sizes; without it always at `eval_spatial_size`.
+        mixing: How pictures are mixed in the stages that say so.
         distillation: What the encoder learns from a teacher; without it nothing.
         gram_anchoring: How the ViT is held to what it was; without it, it is not.
         evaluator: How detections are judged.
@@ -105,6 +106,7 @@ class Experiment:
     patience: Count | None = None
     max_bad_steps: Count = 20
     multi_scale: MultiScaleSettings | None = None
+    mixing: MixingSettings = field(default_factory=MixingSettings)
     distillation: DistillationSettings | None = None
     gram_anchoring: GramSettings | None = None
     evaluator: EvaluatorSettings = field(default_factory=EvaluatorSettings)

@@ -12,7 +12,11 @@ class StageSettings:
 
     Attributes:
         start: First epoch of the stage; a negative number counts from the end of the run.
-        strong_augmentation: Whether the transforms named in `policy.ops` run.
+        strong_augmentation: Whether the transforms named in `policy.ops` run; without it no pictures are
+            mixed either.
+        mosaic: Chance that a picture is a mosaic of four.
+        mixup: Chance that a picture is blended with another one.
+        copyblend: Chance that, if not, objects of another picture are blended in.
         multi_scale: Whether the input size changes from batch to batch.
         backbone: `all` of it trains, it is `frozen`, or the number of last ViT blocks that train.
         backbone_lr_factor: Multiplies the learning rate of the backbone's parameter groups.
@@ -26,6 +30,9 @@ class StageSettings:
 
     start: int
     strong_augmentation: bool | None = None
+    mosaic: Fraction | None = None
+    mixup: Fraction | None = None
+    copyblend: Fraction | None = None
     multi_scale: bool | None = None
     backbone: Literal["frozen", "all"] | Count | None = None
     backbone_lr_factor: NonNegativeFloat | None = None

@@ -5,6 +5,7 @@ from .coco import CocoDetection
 from .collate import collate
 from .decode import PictureError, decode_rgb
 from .loader import EvalLoader, TrainLoader, build_eval_loader, build_train_loader
+from .mixing import Chances, Mixing
 from .multi_scale import draw_size, sizes_for, to_device_images
 from .origin import Origin, count_classes, find_origin
 from .packed import PackedAnnotations
@@ -15,10 +16,12 @@ from .synthetic import DemoSettings, write_demo_dataset
 
 __all__ = [
     "TRANSFORMS",
+    "Chances",
     "CocoDetection",
     "DemoSettings",
     "EvalBatches",
     "EvalLoader",
+    "Mixing",
     "Normalize",
     "Origin",
     "PackedAnnotations",

@@ -14,6 +14,7 @@ from .annotation_cache import load_annotations
 from .annotations import examples, read_annotations
 from .decode import PictureError, decode_rgb
 from .formats import Source
+from .mixing import Chances, Mixing
 from .pipeline import Pipeline
 from .seeds import seed_of, torch_cpu_seeded
 
@@ -38,6 +39,7 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
         transforms: Pipeline,
         seed: int = 0,
         classes: ClassNames | None = None,
+        mixing: Mixing | None = None,
         source: Source | None = None,
         *,
         drop_empty_boxes: bool = False,
@@ -51,6 +53,7 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
             seed: Of all random draws of the transforms.
             classes: The training set's classes, which the labels of an evaluation set follow; None takes the
                 file's.
+            mixing: Mixes pictures as often as `set_epoch` says.
             source: What another format's reader made of `ann_file`; None reads it as JSON.
             drop_empty_boxes: Leave boxes of no size out instead of refusing the file.
 
@@ -61,6 +64,7 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
         self.ann_file = Path(ann_file)
         self.transforms = transforms
         self.seed = seed
+        self.mixing = mixing
         if source is None:
             self.annotations = load_annotations(self.ann_file, classes, drop_empty_boxes=drop_empty_boxes)
         else:
@@ -70,8 +74,9 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
         self.classes = self.annotations.classes
         self._real_folder = os.path.realpath(self.img_folder)
         self._check_files()
-        # epoch and strong augmentation, in shared memory: persistent workers hold a copy of everything else
-        self._now = torch.tensor([0, 1]).share_memory_()  # type: ignore[no-untyped-call]
+        # epoch, strong augmentation and chances, in shared memory: persistent workers hold a copy of all else
+        self._now = torch.tensor([0.0, 1, *Chances()], dtype=torch.float64)
+        self._now.share_memory_()  # type: ignore[no-untyped-call]
 
     def _check_files(self) -> None:
         if not self.img_folder.is_dir():
@@ -94,10 +99,15 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
                 f"{self.ann_file} lists: {examples(missing)}; correct img_folder, or restore the files"
             )
 
-    def set_epoch(self, epoch: int, *, strong_augmentation: bool) -> None:
+    def set_epoch(
+        self,
+        epoch: int,
+        *,
+        strong_augmentation: bool,
+        chances: Chances = Chances(),  # noqa: B008 (immutable)
+    ) -> None:
         """From now on give pictures as this epoch draws them; reaches workers that already run."""
-        self._now[0] = epoch
-        self._now[1] = int(strong_augmentation)
+        self._now.copy_(torch.tensor([epoch, strong_augmentation, *chances], dtype=torch.float64))
 
     def __len__(self) -> int:
         return len(self.annotations.image_ids)
@@ -123,7 +133,10 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
         return path
 
     def __getitem__(self, index: int) -> tuple[Tensor, Target]:
-        epoch, strong = self._now.tolist()
+        number, strong, *chances = self._now.tolist()
+        epoch = int(number)
+        if self.mixing is not None:
+            return self.mixing(self, index, epoch, Chances(*chances), strong=bool(strong))
         image, target = self.load(index)
         with torch_cpu_seeded(seed_of(self.seed, epoch, index)):
             return self.transforms(image, target, strong=bool(strong))

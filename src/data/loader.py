@@ -13,6 +13,7 @@ from ..structures import Batch, Target
 from .coco import CocoDetection
 from .collate import collate
 from .decode import PictureError
+from .mixing import Chances
 from .sampler import EvalBatches, TrainBatches
 
 
@@ -36,15 +37,23 @@ class TrainLoader:
         """Whether any transform can be switched off."""
         return bool(self.dataset.transforms.strong_ops)
 
-    def set_epoch(self, epoch: int, *, strong_augmentation: bool, start_batch: int = 0) -> None:
+    def set_epoch(
+        self,
+        epoch: int,
+        *,
+        strong_augmentation: bool,
+        chances: Chances = Chances(),  # noqa: B008 (immutable)
+        start_batch: int = 0,
+    ) -> None:
         """The next iteration is this epoch's.
 
         Args:
             epoch: Decides the order and every random draw.
             strong_augmentation: Whether the pipeline's strong transforms run.
+            chances: How often pictures are mixed.
             start_batch: First batch that is given, to go on in the middle of an epoch.
         """
-        self.dataset.set_epoch(epoch, strong_augmentation=strong_augmentation)
+        self.dataset.set_epoch(epoch, strong_augmentation=strong_augmentation, chances=chances)
         self.batches.set_position(epoch, start_batch)
 
     def __len__(self) -> int:

@@ -11,6 +11,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ..structures import Target
 from . import transforms as t
+from .affine import RandomAffine, RandomVerticalFlip
 from .picture import Picture
 from .statements import ConvertBoxes, ConvertPILImage, Normalize
 from .transforms import Sample
@@ -30,6 +31,8 @@ TRANSFORMS: dict[str, type[Transform]] = {
     "RandomIoUCrop": t.RandomIoUCrop,
     "SanitizeBoundingBoxes": t.SanitizeBoundingBoxes,
     "RandomHorizontalFlip": t.RandomHorizontalFlip,
+    "RandomVerticalFlip": RandomVerticalFlip,
+    "RandomAffine": RandomAffine,
     "Resize": t.Resize,
     "PadToSize": t.PadToSize,
     "ConvertPILImage": ConvertPILImage,
@@ -67,22 +70,28 @@ class Pipeline:
         """Names of the transforms after which relative positions are not those of the stored picture."""
         return tuple(name for name, op in self.ops if getattr(op, "moves_frame", False))
 
-    def __call__(self, image: Image.Image, target: Target, *, strong: bool) -> tuple[Tensor, Target]:
+    def __call__(
+        self, image: Image.Image | Tensor, target: Target, *, strong: bool, keep_frame: bool = False
+    ) -> tuple[Tensor, Target]:
         """Transform one picture.
 
         Args:
-            image: RGB.
+            image: RGB, or its pixels, uint8 [h, w, 3].
             target: Its objects.
             strong: Whether the transforms named in `strong_ops` run.
+            keep_frame: Whether those of them that move the frame are left out all the same.
 
         Returns:
             uint8 [3, H, W], the channels innermost in memory (as decoders give them), and the objects that
             are left, in its pixels, inside it and not empty.
         """
-        pixels = pil_to_tensor(image).permute(1, 2, 0)
+        pixels = image if isinstance(image, Tensor) else pil_to_tensor(image).permute(1, 2, 0)
         sample = Sample(Picture.of(pixels), target.boxes_xyxy_px.numpy(), target.labels.numpy())
+        left_out = self.strong_ops
+        if strong:
+            left_out = left_out.intersection(self.moves_frame if keep_frame else ())
         for name, op in self.ops:
-            if strong or name not in self.strong_ops:
+            if name not in left_out:
                 sample = op(sample)
         sample = t.drop_small_boxes(sample, 0.0)
         boxes, labels = torch.from_numpy(sample.boxes), torch.from_numpy(sample.labels)

@@ -9,6 +9,12 @@ from torch.utils.data import Sampler
 from .seeds import seed_of
 
 
+def epoch_order(num_pictures: int, seed: int, epoch: int) -> torch.Tensor:
+    """The shuffled indices [num_pictures] of an epoch."""
+    generator = torch.Generator().manual_seed(seed_of(seed, epoch))
+    return torch.randperm(num_pictures, generator=generator)
+
+
 class TrainBatches(Sampler[list[int]]):
     """One rank's share of the batches of an epoch.
 
@@ -68,8 +74,7 @@ class TrainBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         if self.shuffle:
-            generator = torch.Generator().manual_seed(seed_of(self.seed, self.epoch))
-            order = torch.randperm(self.num_pictures, generator=generator)
+            order = epoch_order(self.num_pictures, self.seed, self.epoch)
         else:
             order = torch.arange(self.num_pictures)
         order = order[torch.arange(self.num_batches * self.global_batch) % self.num_pictures]

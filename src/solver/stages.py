@@ -9,11 +9,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from ..core import StageSettings
+from ..data import Chances
 
 logger = logging.getLogger(__name__)
 
 Trainable = Literal["frozen", "all"] | int
-INHERITED = ("strong_augmentation", "multi_scale", "backbone", "backbone_lr_factor")
+MIXED = ("mosaic", "mixup", "copyblend")
+INHERITED = ("strong_augmentation", *MIXED, "multi_scale", "backbone", "backbone_lr_factor")
 
 
 class Stage(NamedTuple):
@@ -28,6 +30,9 @@ class Stage(NamedTuple):
         backbone_lr_factor: Multiplies the learning rate of the backbone's groups.
         ema_restart_decay: Where given, the stage starts from the best weights so far and the average starts
             anew with this decay.
+        mosaic: Chance of a mosaic; with this and the next two, 0 without strong augmentation.
+        mixup: Chance of MixUp.
+        copyblend: Chance of CopyBlend where there is no MixUp.
     """
 
     start: int
@@ -37,6 +42,14 @@ class Stage(NamedTuple):
     backbone: Trainable = "all"
     backbone_lr_factor: float = 1.0
     ema_restart_decay: float | None = None
+    mosaic: float = 0.0
+    mixup: float = 0.0
+    copyblend: float = 0.0
+
+    @property
+    def chances(self) -> Chances:
+        """How often pictures are mixed."""
+        return Chances(self.mosaic, self.mixup, self.copyblend)
 
 
 def plan_stages(
@@ -95,7 +108,11 @@ def plan_stages(
             )
         stages += _released(current, stated)
         current = stages[-1]
-    return tuple(part for stage in stages for part in _freeze_until(stage, frozen_until))
+    mixed = (
+        stage if stage.strong_augmentation else stage._replace(mosaic=0.0, mixup=0.0, copyblend=0.0)
+        for stage in stages
+    )
+    return tuple(part for stage in mixed for part in _freeze_until(stage, frozen_until))
 
 
 def _check_release(where: str, stated: StageSettings, num_blocks: int) -> None:
@@ -188,7 +205,7 @@ def stages_table(stages: Sequence[Stage]) -> str:
         rows.append(
             (
                 f"{stage.start}-{stage.end - 1}",
-                "strong" if stage.strong_augmentation else "plain",
+                _augmentation(stage),
                 "yes" if stage.multi_scale else "no",
                 _trains(stage),
                 f"{stage.backbone_lr_factor:g}",
@@ -199,6 +216,11 @@ def stages_table(stages: Sequence[Stage]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def _augmentation(stage: Stage) -> str:
+    mixed = [f"{name} {chance:g}" for name, chance in zip(MIXED, stage.chances, strict=True) if chance]
+    return ", ".join(["strong" if stage.strong_augmentation else "plain", *mixed])
 
 
 def _trains(stage: Stage) -> str:

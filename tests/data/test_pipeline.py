@@ -18,7 +18,8 @@ def _sample():
 def test_names_are_upstreams_and_knobs_are_keyword_only_and_typed():
     assert set(TRANSFORMS) == {
         "RandomPhotometricDistort", "RandomZoomOut", "RandomIoUCrop", "SanitizeBoundingBoxes",
-        "RandomHorizontalFlip", "Resize", "ConvertPILImage", "Normalize", "ConvertBoxes", "PadToSize",
+        "RandomHorizontalFlip", "RandomVerticalFlip", "RandomAffine", "Resize",
+        "ConvertPILImage", "Normalize", "ConvertBoxes", "PadToSize",
     }  # fmt: skip
     for kind in TRANSFORMS.values():
         hints = typing.get_type_hints(kind.__init__)

@@ -36,6 +36,30 @@ def test_unstated_fields_are_inherited_and_the_restart_is_not() -> None:
     assert all(s.backbone_lr_factor == 0.5 for s in stages)
 
 
+def test_pictures_are_mixed_in_the_stages_that_say_so_and_only_with_strong_augmentation() -> None:
+    """DEIM's four phases; the third states one chance less, the others go on."""
+    stages = plan_stages(
+        [
+            StageSettings(start=0, strong_augmentation=False),
+            StageSettings(start=4, strong_augmentation=True, mosaic=0.5, mixup=0.25, copyblend=0.5),
+            StageSettings(start=29, mosaic=0.0, mixup=0.0),
+            StageSettings(start=50, strong_augmentation=False),
+        ],
+        epochs=58,
+        freeze_epochs=6,
+    )
+    assert [(s.start, *s.chances) for s in stages] == [
+        (0, 0, 0, 0),
+        (4, 0.5, 0.25, 0.5),
+        (6, 0.5, 0.25, 0.5),
+        (29, 0, 0, 0.5),
+        (50, 0, 0, 0),
+    ]
+    told = stages_table(stages).splitlines()
+    assert "strong, mosaic 0.5, mixup 0.25, copyblend 0.5" in told[2] and "strong, copyblend 0.5 " in told[4]
+    assert "mosaic" not in told[1] + told[5]
+
+
 def test_negative_starts_count_from_the_end() -> None:
     stages = plan_stages([StageSettings(start=0), StageSettings(start=-2, multi_scale=False)], epochs=10)
     assert [(s.start, s.end) for s in stages] == [(0, 8), (8, 10)]
