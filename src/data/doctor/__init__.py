@@ -1,6 +1,7 @@
 """The doctor: what is wrong with a dataset, found before it is trained on."""
 
 from .checked import Checked, check_document, strangers
+from .datasets import diagnose
 from .document import check_kind, read_document
 from .examine import Part, examine, part_of_json, part_of_source
 from .findings import Finding, Findings
@@ -16,6 +17,7 @@ __all__ = [
     "Report",
     "check_document",
     "check_kind",
+    "diagnose",
     "examine",
     "part_of_json",
     "part_of_source",

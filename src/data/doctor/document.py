@@ -100,7 +100,9 @@ def check_categories(categories: list[Any], findings: Findings) -> ClassNames:
         [f"categories[{k}] {told(c)}" for k, c in enumerate(categories) if not _is_category(c)],
     )
     findings.add("category-id-repeated", repeated([c["id"] for c in good]))
-    names = {int(c["id"]): str(c["name"]) for c in sorted(good, key=lambda c: int(c["id"]))}
+    names: dict[int, str] = {}
+    for category in sorted(good, key=lambda c: int(c["id"])):
+        names.setdefault(category["id"], str(category["name"]))
     alike: dict[str, list[str]] = {}
     for category_id, name in names.items():
         alike.setdefault(re.sub(r"\s+", " ", name).strip().casefold(), []).append(f"{category_id} {name!r}")

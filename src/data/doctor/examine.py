@@ -61,16 +61,17 @@ def part_of_source(name: str, source: Source, *, drop_empty_boxes: bool = False)
     return Part(name, source.path, source.img_folder, document, source.places, findings, drop_empty_boxes)
 
 
-def examine(parts: Sequence[Part], *, decode: bool) -> Report:
+def examine(parts: Sequence[Part], *, decode: bool, findings: Findings | None = None) -> Report:
     """Look at all sets; nothing on disk is changed.
 
     Args:
         parts: The sets.
         decode: Whether every picture is decoded and compared with the other sets', or only its header read.
+        findings: What was found before there were sets.
     """
     examined: list[Examined] = []
     splits: list[Split] = []
-    found: list[Finding] = []
+    found: list[Finding] = list(findings.all()) if findings else []
     for part in parts:
         summary, split = _examine_one(part, decode=decode)
         examined.append(summary)
@@ -78,15 +79,15 @@ def examine(parts: Sequence[Part], *, decode: bool) -> Report:
         found += part.findings.all()
     for train in [split for split in splits if split.name == "train"]:
         for other in [split for split in splits if split is not train]:
-            findings = Findings(f"{train.name}, {other.name}")
-            check_splits(train, other, findings)
-            found += findings.all()
+            both = Findings(f"{train.name}, {other.name}")
+            check_splits(train, other, both)
+            found += both.all()
     return Report(tuple(examined), tuple(sorted(found, key=lambda f: ORDER.index(f.severity))))
 
 
 def _examine_one(part: Part, *, decode: bool) -> tuple[Examined, Split]:
     if part.document is None:
-        return Examined(part.name, str(part.file), 0, 0, 0), Split(part.name, NO_CLASSES, 1, (), ())
+        return Examined(part.name, str(part.file), 0, 0, 0), Split(part.name, NO_CLASSES, False, (), ())
     checked = check_document(
         part.document, part.findings, places=part.places, drop_empty_boxes=part.drop_empty_boxes
     )
@@ -103,7 +104,7 @@ def _examine_one(part: Part, *, decode: bool) -> tuple[Examined, Split]:
     return summary, Split(
         part.name,
         checked.classes,
-        num_boxes,
+        not num_boxes and not part.findings.has_error,
         [job.name for job in jobs],
         [job.path for job in jobs],
         [look.fingerprint for look in seen] if decode else (),

@@ -68,6 +68,11 @@ class Findings:
         order = ("error", "repaired", "warning")
         return tuple(sorted(self._found.values(), key=lambda f: order.index(f.severity)))
 
+    @property
+    def has_error(self) -> bool:
+        """Whether anything found stops a run."""
+        return any(finding.severity == "error" for finding in self._found.values())
+
     def refuse(self) -> None:
         """Stop where there is an error.
 

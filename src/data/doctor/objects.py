@@ -75,12 +75,12 @@ def check_objects(
     for k, entry in entries:
         image_id, category_id = entry.get("image_id"), entry.get("category_id")
         has_picture = is_int(image_id) and image_id in all_images
-        has_category = is_int(category_id) and category_id in known
+        has_category = not known or (is_int(category_id) and category_id in known)
         if not has_picture:
             lost.append(f"{place(k, entry)} (image_id {told(image_id)})")
         if not has_category:
             unknown.append(f"{place(k, entry)} (category_id {told(category_id)})")
-        if has_picture and has_category and image_id in position:
+        if has_picture and has_category and known and image_id in position:
             used.append((place(k, entry), entry))
     findings.add("annotation-picture-unknown", lost)
     if unknown:

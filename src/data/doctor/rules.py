@@ -199,6 +199,16 @@ PICTURES: dict[str, Rule] = {
 }
 
 SPLITS: dict[str, Rule] = {
+    "dataset-unreadable": Rule(
+        "error",
+        "dataset that cannot be read",
+        "correct it as the message says; docs/doctor.md has the layouts that are read",
+    ),
+    "split-missing": Rule(
+        "error",
+        "dataset without a set to train on, or to validate with",
+        "tools/dataset/split.py makes a train and a val split",
+    ),
     "no-training-boxes": Rule("error", "training set without any box", "there is nothing to learn; label it"),
     "no-validation-boxes": Rule(
         "error",

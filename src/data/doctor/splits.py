@@ -26,7 +26,7 @@ class Split(NamedTuple):
     Attributes:
         name: `train`, `val` or another.
         classes: Its categories.
-        num_boxes: To train on.
+        is_unlabelled: Whether it has pictures and no box, and nothing else that explains it.
         names: File names of the pictures that are there.
         paths: Of these pictures.
         fingerprints: Of these pictures; None where there is none. Empty if none was decoded.
@@ -34,7 +34,7 @@ class Split(NamedTuple):
 
     name: str
     classes: ClassNames
-    num_boxes: int
+    is_unlabelled: bool
     names: Sequence[str]
     paths: Sequence[str]
     fingerprints: Sequence[NDArray[np.float32] | None] = ()
@@ -42,13 +42,14 @@ class Split(NamedTuple):
 
 def check_splits(train: Split, val: Split, findings: Findings) -> None:
     """Compare a validation set with the training set; contents only where both were decoded."""
-    if not train.num_boxes:
+    if train.is_unlabelled:
         findings.add("no-training-boxes", [f"{len(train.names)} pictures, no box"])
-    if not val.num_boxes:
+    if val.is_unlabelled:
         findings.add("no-validation-boxes", [f"{len(val.names)} pictures, no box"])
     if train.classes.ids and val.classes.ids:
-        findings.add("categories-differ", strangers(val.classes, train.classes))
-        absent = set(train.classes.ids) - set(val.classes.ids)
+        others = strangers(val.classes, train.classes)
+        findings.add("categories-differ", others)
+        absent = set(train.classes.ids) - set(val.classes.ids) if not others else set()
         pairs = zip(train.classes.ids, train.classes.names, strict=True)
         findings.add("categories-missing", [f"{i} {name!r}" for i, name in pairs if i in absent])
     real = {os.path.realpath(path): name for path, name in zip(train.paths, train.names, strict=True)}
