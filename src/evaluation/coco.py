@@ -19,6 +19,7 @@ from ..structures import ClassNames, Detections
 from .ground_truth import read_ground_truth
 from .matching import Curves, Found
 from .metrics import NAMES, ClassMetrics, CocoMetrics
+from .scored import Scored
 from .scoring import Backend, score
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,12 @@ class CocoEvaluator:
         """Forget all detections, for the next evaluation of the same pictures."""
         self._pictures: list[Tensor] = []
         self._rows: list[Tensor] = []
+        self._scored: Scored | None = None
+
+    @property
+    def scored(self) -> Scored | None:
+        """What the last `compute` scored, for a report; None on every rank but the main one."""
+        return self._scored
 
     def update(self, image_ids: Sequence[int], detections: Detections) -> None:
         """Keep the detections of a batch, on any device.
@@ -114,7 +121,10 @@ class CocoEvaluator:
             found = self._found(torch.cat(pictures).cpu().numpy(), torch.cat(rows).cpu().numpy())
             num_classes = len(self._classes.ids)
             curves = score(self._truth, found, num_classes, self._backend)
-            numbers = torch.from_numpy(_numbers(curves, self._truth.num_objects(num_classes)))
+            counted = _numbers(curves, self._truth.num_objects(num_classes))
+            metrics = _metrics(counted, self._classes)
+            self._scored = Scored(self._truth, found, curves, metrics, self._classes)
+            numbers = torch.from_numpy(counted)
         barrier()  # where ranks may wait for long: scoring a large set takes the main one its time
         # rank 0's rows come first and the others have none: this is a broadcast
         return _metrics(gather_rows(numbers.to(device))[0].cpu().numpy(), self._classes)

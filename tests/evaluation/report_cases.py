@@ -1,0 +1,82 @@
+"""Evaluations for the report's tests, through the real evaluator."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from src.evaluation import CocoEvaluator, Scored
+from src.structures import ClassNames, Detections
+
+Box = list[float]
+"""Left, top, width and height in pixels."""
+
+NASTY_NAMES = (
+    "<script>alert(1)</script>",
+    "猫 & 狗",
+    "$x_{",
+    'a "b"\nc',
+    "\ud800 lone",
+    "x" * 300,
+    "\u202eabc",
+)
+
+
+def scored(
+    path: Path,
+    objects: list[tuple[int, int, Box]],
+    found: list[tuple[int, int, Box, float]],
+    *,
+    num_images: int,
+    names: tuple[str, ...] = ("cat", "dog"),
+    crowds: tuple[int, ...] = (),
+) -> Scored:
+    """What an evaluator scored: objects as (picture, label, box), detections with a score at the end."""
+    ids = tuple(range(1, len(names) + 1))
+    rows = [
+        {"id": i, "image_id": image, "category_id": label + 1, "bbox": box, "iscrowd": int(i in crowds)}
+        for i, (image, label, box) in enumerate(objects)
+    ]
+    categories = [{"id": i, "name": name} for i, name in zip(ids, names, strict=True)]
+    images = [{"id": i} for i in range(num_images)]
+    path.write_text(json.dumps({"images": images, "annotations": rows, "categories": categories}))
+    evaluator = CocoEvaluator(path, ClassNames(names, ids))
+    for image in range(num_images):
+        own = [row for row in found if row[0] == image]
+        boxes = torch.tensor([[x, y, x + w, y + h] for _, _, (x, y, w, h), _ in own], dtype=torch.float64)
+        labels = torch.tensor([row[1] for row in own], dtype=torch.int64)
+        scores = torch.tensor([row[3] for row in own], dtype=torch.float64)
+        evaluator.update([image], Detections(labels[None], boxes.reshape(1, -1, 4), scores[None]))
+    evaluator.compute()
+    assert evaluator.scored is not None
+    return evaluator.scored
+
+
+def random_scored(
+    path: Path, *, seed: int = 0, num_images: int = 20, names: tuple[str, ...] = ("cat", "dog", "cow", "hen")
+) -> Scored:
+    """Objects and detections of every kind: right, shifted, of another class, twice, and nowhere near."""
+    random = np.random.default_rng(seed)
+    count = 4 * num_images
+    images, labels = random.integers(0, num_images, count), random.integers(0, len(names), count)
+    boxes = np.concatenate((random.random((count, 2)) * 120, 16 + random.random((count, 2)) * 60), 1)
+    source = random.integers(0, count, 3 * count)
+    moved = boxes[source] + (random.random((3 * count, 4)) - 0.5) * random.choice([3, 20, 60], (3 * count, 1))
+    moved[:, 2:] = moved[:, 2:].clip(4)
+    others = random.integers(0, len(names), 3 * count)
+    found_labels = np.where(random.random(3 * count) < 0.75, labels[source], others)
+    columns = (images[source], found_labels, moved, random.random(3 * count))
+    return scored(
+        path,
+        list(zip(images.tolist(), labels.tolist(), boxes.tolist(), strict=True)),
+        list(zip(*(column.tolist() for column in columns), strict=True)),
+        num_images=num_images,
+        names=names,
+    )
+
+
+def pictures(image_id: int) -> tuple[str, Image.Image]:
+    """A picture of any id."""
+    return f"folder/<b>{image_id}</b>.jpg", Image.new("RGB", (200, 150), (90, 30 + image_id % 200, 60))
