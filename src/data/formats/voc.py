@@ -43,44 +43,49 @@ def voc_layout(root: Path) -> Layout:
     return Layout("voc", root, readers, categories)
 
 
-def _child(folder: Path, *names: str) -> Path | None:
-    """The subfolder of one of these names, in capitals or not."""
-    present = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
-    return next((present[name] for name in names if name in present), None)
+def _children(folder: Path, *names: str) -> list[Path]:
+    """The subfolders of these names, in capitals or not."""
+    return [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name.lower() in names]
 
 
-def _has_xml(folder: Path | None) -> bool:
-    return folder is not None and any(folder.glob("*.xml"))
+def _has_xml(folder: Path) -> bool:
+    return any(folder.glob("*.xml"))
 
 
 def _find_splits(root: Path) -> dict[str, _Split]:
-    annotations, pictures = _child(root, "annotations"), _child(root, "jpegimages", "images") or root
-    if annotations is not None and _has_xml(annotations):
-        lists = {
-            split: path
-            for split, names in SPLITS.items()
-            for name in reversed(names)
-            if (path := root / "ImageSets" / "Main" / f"{name}.txt").is_file()
-        }
-        if not lists:
-            return {"all": _Split(annotations, annotations, pictures, None)}
-        return {
-            split: _Split(path, annotations, pictures, _read_list(path, annotations))
-            for split, path in lists.items()
-        }
-    if annotations is not None:
+    pictures = next(iter(_children(root, "jpegimages", "images")), root)
+    for annotations in _children(root, "annotations"):
+        if _has_xml(annotations):
+            return _listed_splits(root, annotations, pictures)
         inner = {split: path for split, path in split_folders(annotations).items() if _has_xml(path)}
-        return {
-            split: _Split(path, path, _child(pictures, path.name) or pictures, None)
-            for split, path in inner.items()
-        }
+        if inner:
+            return {
+                split: _Split(path, path, next(iter(_children(pictures, path.name.lower())), pictures), None)
+                for split, path in inner.items()
+            }
     found: dict[str, _Split] = {}
     for split, folder in split_folders(root).items():
-        xml_folder = _child(folder, "annotations") or folder
+        xml_folder = next(iter(_children(folder, "annotations")), folder)
         if _has_xml(xml_folder):
-            img_folder = _child(folder, "jpegimages", "images") or folder
+            img_folder = next(iter(_children(folder, "jpegimages", "images")), folder)
             found[split] = _Split(xml_folder, xml_folder, img_folder, None)
     return found
+
+
+def _listed_splits(root: Path, annotations: Path, pictures: Path) -> dict[str, _Split]:
+    """The splits of `ImageSets/Main`; `all` where it has none."""
+    lists = {
+        split: path
+        for split, names in SPLITS.items()
+        for name in reversed(names)
+        if (path := root / "ImageSets" / "Main" / f"{name}.txt").is_file()
+    }
+    if not lists:
+        return {"all": _Split(annotations, annotations, pictures, None)}
+    return {
+        split: _Split(path, annotations, pictures, _read_list(path, annotations))
+        for split, path in lists.items()
+    }
 
 
 def _read_list(path: Path, xml_folder: Path) -> list[tuple[int, str]]:
