@@ -73,7 +73,8 @@ class LoaderSettings:
     Attributes:
         type: `DataLoader`, the only kind there is.
         dataset: The pictures.
-        total_batch_size: Pictures in a batch, all processes together.
+        total_batch_size: Pictures in a batch, all processes together. `auto`, for training alone: as many of
+            32 as the memory holds, and `accumulate_steps` such that a step has 32.
         num_workers: Processes that load pictures, for each training process; 0 loads in the process itself.
         shuffle: Whether each epoch has its own order.
         drop_last: Whether an incomplete last batch is left out.
@@ -81,7 +82,7 @@ class LoaderSettings:
 
     type: Literal["DataLoader"] = "DataLoader"
     dataset: DatasetSettings
-    total_batch_size: Count
+    total_batch_size: Count | Literal["auto"]
     num_workers: NaturalNumber = 4
     shuffle: bool
     drop_last: bool = False

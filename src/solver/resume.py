@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .. import distributed
+from .batch_size import BatchPlan
 from .checkpoint import read_checkpoint
 from .checkpoint_folder import CheckpointFolder
 from .random_state import random_state, set_random_state
@@ -173,6 +174,23 @@ def stored_seed(checkpoint: Mapping[str, Any]) -> int | None:
     """The seed of the run that wrote `checkpoint`, drawn or stated; None where it does not say."""
     found = re.search(r"^seed: (\d+)$", str(checkpoint.get("config") or ""), re.MULTILINE)
     return int(found.group(1)) if found else None
+
+
+def stored_batch_plan(checkpoint: Mapping[str, Any]) -> BatchPlan:
+    """How the run that wrote `checkpoint` cut its steps.
+
+    Raises:
+        ValueError: It does not say.
+    """
+    config = str(checkpoint.get("config") or "")
+    total = re.search(r"^train_dataloader:\n(?:  .*\n)*?  total_batch_size: (\d+)$", config, re.MULTILINE)
+    steps = re.search(r"^accumulate_steps: (\d+)$", config, re.MULTILINE)
+    if total is None or steps is None:
+        raise ValueError(
+            "the checkpoint does not say how large its batches were: give a number in place of "
+            "train_dataloader.total_batch_size=auto"
+        )
+    return BatchPlan(int(total.group(1)), int(steps.group(1)))
 
 
 def _load_moments(optimizer: Optimizer, state: dict[str, Any]) -> None:
