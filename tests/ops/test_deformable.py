@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from src.ops.deformable import arrange_values, sample_values
+from src.ops.deformable import arrange_values, make_grid, sample_values, star_offsets
 
 SHAPES = [(5, 7), (3, 4)]
 POINTS = (2, 3)
@@ -100,3 +100,33 @@ def test_half_precision_values_are_sampled_in_float32():
     memory, locations, weights = make_case()
     for sampling in ("bilinear", "gather", "nearest"):
         assert sample(memory.half(), locations, weights, sampling).dtype == torch.float32
+
+
+def test_a_grid_by_hand():
+    grid = make_grid([(1, 2), (2, 1)], torch.device("cpu"))
+    assert grid.shapes_hw == ((1, 2), (2, 1))
+    expected = torch.tensor([[0.25, 0.5], [0.75, 0.5], [0.5, 0.25], [0.5, 0.75]])
+    assert torch.equal(grid.centres, expected)
+    assert torch.equal(grid.cells_wh, torch.tensor([[0.5, 1.0], [1.0, 0.5]]))
+
+
+@pytest.mark.parametrize("sampling", ["bilinear", "gather", "nearest"])
+def test_a_cell_read_at_its_centre_gives_itself(sampling):
+    memory, _, _ = make_case(1)
+    grid = make_grid(SHAPES, torch.device("cpu"))
+    first = SHAPES[0][0] * SHAPES[0][1]
+    places = torch.cat((grid.centres[:first, None].expand(-1, 2, -1), torch.zeros(first, 3, 2)), 1)
+    weights = torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0]).expand(1, first, HEADS, 5)
+    locations = places[None, :, None].expand(1, first, HEADS, 5, 2)
+    read = sample(memory, locations, weights, sampling)
+    torch.testing.assert_close(read, memory[:, :first], atol=1e-5, rtol=0)
+
+
+def test_offsets_form_a_star():
+    offsets = star_offsets(4, (2, 1))
+    assert offsets.shape == (4, 3, 2)
+    directions = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+    steps = torch.tensor([1.0, 2.0, 1.0])
+    torch.testing.assert_close(offsets, directions[:, None] * steps[:, None], atol=1e-6, rtol=0)
+    diagonal = star_offsets(8, (3,))[1]  # as far along both sides as the others along one
+    torch.testing.assert_close(diagonal, torch.tensor([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]))
