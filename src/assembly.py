@@ -22,6 +22,7 @@ from .data import (
     build_train_loader,
     count_classes,
     find_origin,
+    read_repaired,
 )
 from .evaluation import CocoEvaluator
 from .nn.backbone import DinoAdapter, DINOv3Backbone, HGNetv2, load_pretrained
@@ -161,7 +162,7 @@ def build_evaluation(
     evaluator = CocoEvaluator(
         origin.ann_file,
         dataset.classes,
-        origin.source.document if origin.source else None,
+        read_repaired(origin.ann_file, origin.source),
         backend=experiment.evaluator.backend,
     )
     postprocessor = build_postprocessor(experiment).to(device)

@@ -1,5 +1,6 @@
 """What a person starts: a training run, or the evaluation of a checkpoint."""
 
+import logging
 import secrets
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from . import distributed
 from .assembly import build_evaluation, build_model, build_trainer
 from .core import Experiment
-from .data import find_origin, read_annotations
+from .data import Report, examine_before_training, find_origin, read_annotations
 from .evaluation import CocoMetrics, write_metrics
 from .solver.checkpoint import read_checkpoint
 from .solver.checkpoint_folder import CheckpointFolder
@@ -17,6 +18,8 @@ from .solver.logs import make_folder, setup_logging
 from .solver.precision import choose_precision
 from .solver.resume import newest_checkpoint, stored_seed
 from .solver.weights import class_names, load_model
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -38,6 +41,7 @@ def train(
         newest = newest_checkpoint(files)
         # a worker that died before the first checkpoint starts as it did
         resume, tune = (newest, None) if newest else (None if resume == "auto" else resume, tune)
+    report = _examined(experiment)
     experiment = _seeded(experiment, resume)
     trainer = build_trainer(experiment, device, resume=resume, tune=tune)
     # only now: a run that cannot start leaves nothing behind
@@ -46,7 +50,30 @@ def train(
         trainer.files.claim(Path(resume) if resume else None, step=trainer.global_step)
         distributed.mark_begun()
     setup_logging(folder)
+    if report is not None and report.findings:
+        logger.warning("the data has %d findings:\n%s", len(report.findings), report.short())
     trainer.fit()
+
+
+def _examined(experiment: Experiment) -> Report | None:
+    """What the main rank finds in the data; None on the others, which wait for it.
+
+    Raises:
+        ValueError: The data would stop the run.
+    """
+    report, fault = None, ""
+    if distributed.is_main():
+        sets = {"train": experiment.train_dataloader.dataset, "val": experiment.val_dataloader.dataset}
+        lenient = [name for name, stated in sets.items() if stated.drop_empty_boxes]
+        try:
+            origins = {name: find_origin(experiment.data, stated, name) for name, stated in sets.items()}
+            report = examine_before_training(origins, lenient=lenient)
+        except ValueError as error:
+            fault = str(error)
+    distributed.barrier()  # the headers of a large set take their time
+    if distributed.broadcast_int(int(fault != "")):
+        raise ValueError(fault or "the main rank refuses the data")
+    return report
 
 
 def _seeded(experiment: Experiment, resume: str | None) -> Experiment:

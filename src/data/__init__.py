@@ -1,9 +1,11 @@
 """Pictures and their boxes: from COCO files to batches."""
 
-from .annotations import read_annotations
+from .annotations import read_annotations, read_repaired
+from .before_training import examine_before_training
 from .coco import CocoDetection
 from .collate import collate
 from .decode import PictureError, decode_rgb
+from .doctor import Report
 from .loader import EvalLoader, TrainLoader, build_eval_loader, build_train_loader
 from .mixing import Chances, Mixing
 from .multi_scale import draw_size, sizes_for, to_device_images
@@ -27,6 +29,7 @@ __all__ = [
     "PackedAnnotations",
     "Pipeline",
     "PictureError",
+    "Report",
     "TrainBatches",
     "TrainLoader",
     "build_eval_loader",
@@ -36,8 +39,10 @@ __all__ = [
     "count_classes",
     "decode_rgb",
     "draw_size",
+    "examine_before_training",
     "find_origin",
     "read_annotations",
+    "read_repaired",
     "sizes_for",
     "to_device_images",
     "write_demo_dataset",

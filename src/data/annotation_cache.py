@@ -50,11 +50,11 @@ def load_annotations(
     """
     if not path.is_file() or path.stat().st_size < SMALLEST or (cache := cache_path(path)) is None:
         return read_annotations(path, classes, drop_empty_boxes=drop_empty_boxes)
-    digest = _digest_of_file(path)
+    digest = digest_of_file(path)
     packed = _read(cache, digest)
     if packed is None or (packed.dropped and not drop_empty_boxes):
         fresh = read_annotations(path, drop_empty_boxes=drop_empty_boxes)
-        unchanged = _digest_of_file(path) == digest  # since it was read a second time
+        unchanged = digest_of_file(path) == digest  # since it was read a second time
         packed = _read(cache, digest) if unchanged and _write(cache, digest, fresh) else None
         packed = packed or fresh
     elif packed.dropped:
@@ -73,7 +73,8 @@ def cache_path(path: Path) -> Path | None:
     return folder / "dfine" / f"{path.stem}-{key}.annotations"
 
 
-def _digest_of_file(path: Path) -> str:
+def digest_of_file(path: Path) -> str:
+    """SHA-256 of its bytes."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -43,6 +43,28 @@ def read_annotations(
         ValueError: Anything that is wrong with the file, with its place and the remedy.
     """
     findings = Findings(str(path))
+    checked = _checked(path, source, findings, drop_empty_boxes=drop_empty_boxes)
+    repaired = [finding for finding in findings.all() if finding.severity == "repaired"]
+    dropped = [f.sentence() for f in repaired if f.code in ("box-empty", "box-outside")]
+    if dropped:
+        logger.warning("annotation file %s", "; ".join(dropped))
+    packed = pack(checked)._replace(dropped="; ".join(dropped))
+    return packed if classes is None else follow_classes(packed, classes, path)
+
+
+def read_repaired(path: Path, source: Source | None = None) -> dict[str, Any]:
+    """The document for those who score by COCO's rules: repaired where they could not read it as it is meant.
+
+    Boxes of no extent, boxes over the edge and repeated ones stay as the file has them: COCO's tools can read
+    those, and the numbers are theirs.
+
+    Raises:
+        ValueError: As `read_annotations`.
+    """
+    return _checked(path, source, Findings(str(path)), drop_empty_boxes=True).document
+
+
+def _checked(path: Path, source: Source | None, findings: Findings, *, drop_empty_boxes: bool) -> Checked:
     for fault in source.faults if source else ():
         findings.add(fault.kind, [fault])
     document = check_kind(source.document, findings) if source else read_document(path, findings)
@@ -51,12 +73,7 @@ def read_annotations(
     places = source.places if source else ()
     checked = check_document(document, findings, places=places, drop_empty_boxes=drop_empty_boxes)
     findings.refuse()
-    repaired = [finding for finding in findings.all() if finding.severity == "repaired"]
-    dropped = [f.sentence() for f in repaired if f.code in ("box-empty", "box-outside")]
-    if dropped:
-        logger.warning("annotation file %s", "; ".join(dropped))
-    packed = pack(checked)._replace(dropped="; ".join(dropped))
-    return packed if classes is None else follow_classes(packed, classes, path)
+    return checked
 
 
 def pack(checked: Checked) -> PackedAnnotations:

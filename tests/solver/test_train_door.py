@@ -134,7 +134,8 @@ def test_a_truncated_picture_stops_the_run_and_names_the_file(
     for path in (tiny_dataset / "train").iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     broken = sorted(folder.iterdir())[0]
-    broken.write_bytes(broken.read_bytes()[:400])
+    content = broken.read_bytes()
+    broken.write_bytes(content[: len(content) // 2])  # its header is whole
     overrides = [
         f"train_dataloader.dataset.img_folder={folder}",
         f"train_dataloader.num_workers={num_workers}",

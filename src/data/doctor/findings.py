@@ -6,7 +6,7 @@ from typing import NamedTuple
 from .rules import RULES, Severity
 
 MAX_EXAMPLES = 5
-MAX_EXAMPLE_LENGTH = 160
+MAX_EXAMPLE_LENGTH = 300
 
 
 class Finding(NamedTuple):

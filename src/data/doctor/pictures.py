@@ -76,7 +76,7 @@ def _look(job: Job, *, decode: bool) -> Seen:
         check_mode(header.mode, job.path)
         return Seen(notes, fingerprint(decode_rgb(job.path, job.size_hw)) if decode else None)
     except PictureError as error:
-        return Seen([*notes, (error.code, job.name + _reason(job, header, error))])
+        return Seen([*notes, (error.code, job.path + _reason(job, header, error))])
 
 
 def _reason(job: Job, header: Header | None, error: PictureError) -> str:

@@ -2,8 +2,8 @@
 
 import json
 import textwrap
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from .findings import Finding
 from .rules import RULES
@@ -63,6 +63,24 @@ class Report(NamedTuple):
         sets = [examined._asdict() for examined in self.sets]
         return json.dumps({"ok": not self.errors, "sets": sets, "findings": findings}, indent=2)
 
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> "Report":
+        """The report whose `as_json` is this.
+
+        Raises:
+            KeyError, TypeError, ValueError: It is that of no report.
+        """
+        findings = (
+            Finding(f["code"], f["severity"], f["where"], f["count"], tuple(f["examples"]))
+            for f in kept["findings"]
+            if f["code"] in RULES
+        )
+        return cls(tuple(Examined(**examined) for examined in kept["sets"]), tuple(findings))
+
+    def short(self) -> str:
+        """A line for each finding, for a log."""
+        return "\n".join(_columns(self._rows(), num_lines=1))
+
     def table(self) -> str:
         """What was looked at, a row for each finding, and under the table what each of them means."""
         lines = [
@@ -71,19 +89,21 @@ class Report(NamedTuple):
         ]
         if not self.findings:
             return "\n".join([*lines, "no finding"])
-        rows = [
-            (f.severity, f.code, str(f.times), self._short_where(f.where), ", ".join(f.examples))
-            for f in self.findings
-        ]
         meanings = dict.fromkeys(f"{f.code}: {RULES[f.code].meaning}; {f.remedy}" for f in self.findings)
-        return "\n".join([*lines, "", *_columns([HEADINGS, *rows]), "", *meanings])
+        return "\n".join([*lines, "", *_columns(self._rows()), "", *meanings])
 
-    def _short_where(self, where: str) -> str:
-        """The set's name in place of its file."""
-        return next((s.name for s in self.sets if s.file == where), where)
+    def _rows(self) -> list[tuple[str, ...]]:
+        names = {examined.file: examined.name for examined in self.sets}
+        return [
+            HEADINGS,
+            *(
+                (f.severity, f.code, str(f.times), names.get(f.where, f.where), ", ".join(f.examples))
+                for f in self.findings
+            ),
+        ]
 
 
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+def _columns(rows: Sequence[Sequence[str]], num_lines: int | None = None) -> list[str]:
     """Lines of aligned columns; the last column is wrapped at the table's width."""
     widths = [max(len(row[k]) for row in rows) for k in range(len(HEADINGS) - 1)]
     indent = sum(widths) + 2 * len(widths)
@@ -91,7 +111,9 @@ def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     lines = []
     for row in rows:
         *cells, last = [cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)]
-        first, *more = textwrap.wrap(last, left, break_on_hyphens=False) or [""]
+        first, *more = textwrap.wrap(
+            last, left, break_on_hyphens=False, max_lines=num_lines, placeholder=" ..."
+        ) or [""]
         lines.append("  ".join([*cells, first]))
         lines += [" " * indent + text for text in more]
     return lines

@@ -22,7 +22,7 @@ class Rule(NamedTuple):
     remedy: str
 
 
-DROP = "leave them out with drop_empty_boxes=True (-u train_dataloader.dataset.drop_empty_boxes=True)"
+DROP = "leave them out with -u train_dataloader.dataset.drop_empty_boxes=True (or val_dataloader's)"
 
 DOCUMENT: dict[str, Rule] = {
     "json-missing": Rule("error", "annotation file does not exist", "correct ann_file, or prepare the data"),

@@ -58,7 +58,7 @@ def test_a_fault_is_named_and_nothing_is_trained_on_that_is_wrong(name, tmp_path
     assert {finding.code for finding in report.findings} == {code, *also}
     (finding,) = {f.code: f for f in report.findings if f.code == code}.values()
     assert finding.severity == RULES[code].severity and finding.times >= 1
-    assert 1 <= len(finding.examples) <= 5 and all(0 < len(text) <= 160 for text in finding.examples)
+    assert 1 <= len(finding.examples) <= 5 and all(0 < len(text) <= 300 for text in finding.examples)
     assert bool(report.errors) == (finding.severity == "error")
     assert code in report.table() and code in report.as_json()
     assert contents(tmp_path) == before

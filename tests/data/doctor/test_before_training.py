@@ -1,0 +1,124 @@
+"""What a run is told of its data before its first step."""
+
+import json
+
+import pytest
+from doctor_zoo import Dataset, broken
+
+from src.data import annotation_cache, before_training, examine_before_training
+from src.data.before_training import Origin
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """How often the data was looked at."""
+    calls = []
+    examine = before_training.examine
+
+    def look(*args, **options):
+        calls.append(args)
+        return examine(*args, **options)
+
+    monkeypatch.setattr(before_training, "examine", look)
+    return calls
+
+
+def origins(data):
+    return {split: Origin(data.folder / "images", data.json(split)) for split in ("train", "val")}
+
+
+def test_clean_data_is_let_through_and_small_data_leaves_nothing_behind(tmp_path):
+    data = Dataset(tmp_path / "data")
+    data.write()
+    assert examine_before_training(origins(data), lenient=()).findings == ()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_all_faults_of_both_sets_are_told_at_once(tmp_path):
+    data = Dataset(tmp_path / "data")
+    data.train["annotations"][0]["bbox"] = [3, 3, 0, 10]
+    data.val["annotations"][0]["category_id"] = 9
+    data.image(2).write_bytes(b"")
+    data.write()
+    with pytest.raises(ValueError, match="box-empty") as caught:
+        examine_before_training(origins(data), lenient=())
+    first, *table = str(caught.value).splitlines()
+    assert str(data.json("train")) in first and "(and 2 more, in the table)" in first
+    rows = [line.split()[:4] for line in table if line.startswith("error ")]
+    assert sorted(rows) == [
+        ["error", "annotation-category-unknown", "1", "val"],
+        ["error", "box-empty", "1", "train"],
+        ["error", "picture-unreadable", "1", "train"],
+    ]
+
+
+def test_empty_boxes_of_training_may_be_left_out_and_that_is_said(tmp_path):
+    data, _ = broken("a box without width", tmp_path / "data")
+    (finding,) = examine_before_training(origins(data), lenient=("train",)).findings
+    assert (finding.code, finding.severity) == ("box-empty", "repaired") and "left out" in finding.remedy
+
+
+def test_pictures_are_not_decoded(tmp_path):
+    data, _ = broken("a truncated jpeg", tmp_path / "data")
+    assert examine_before_training(origins(data), lenient=()).findings == ()
+
+
+def test_large_data_is_looked_at_once_until_it_changes(tmp_path, monkeypatch, looks):
+    monkeypatch.setattr(annotation_cache, "SMALLEST", 0)
+    data, _ = broken("a box of negative width", tmp_path / "data")
+    first = examine_before_training(origins(data), lenient=())
+    assert [f.code for f in first.findings] == ["box-swapped"] and len(looks) == 1
+    assert examine_before_training(origins(data), lenient=()) == first and len(looks) == 1
+    examine_before_training(origins(data), lenient=("train",))
+    assert len(looks) == 2, "another setting may find something else"
+    examine_before_training(origins(data), lenient=())
+    seen = len(looks)
+    data.image().unlink()
+    with pytest.raises(ValueError, match="picture-missing"):
+        examine_before_training(origins(data), lenient=())
+    with pytest.raises(ValueError, match="picture-missing"):
+        examine_before_training(origins(data), lenient=())
+    assert len(looks) == seen + 2, "errors are looked for again each time"
+
+
+def test_a_changed_document_is_looked_at_again(tmp_path, monkeypatch, looks):
+    monkeypatch.setattr(annotation_cache, "SMALLEST", 0)
+    data = Dataset(tmp_path / "data")
+    data.write()
+    assert examine_before_training(origins(data), lenient=()).findings == ()
+    data.val["annotations"][0]["id"] = 0
+    data.write()
+    (finding,) = examine_before_training(origins(data), lenient=()).findings
+    assert finding.code == "annotation-id-zero" and len(looks) == 2
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"key": 1}', "\0"])
+def test_a_damaged_memory_is_made_anew(tmp_path, monkeypatch, looks, content):
+    monkeypatch.setattr(annotation_cache, "SMALLEST", 0)
+    data = Dataset(tmp_path / "data")
+    data.write()
+    examine_before_training(origins(data), lenient=())
+    (memory,) = (tmp_path / "cache" / "dfine").iterdir()
+    good = json.loads(memory.read_text())
+    memory.write_text(content)
+    examine_before_training(origins(data), lenient=())
+    assert len(looks) == 2 and json.loads(memory.read_text()) == good
+    damaged = {**good, "report": {**good["report"], "findings": [{"code": "box-tiny"}]}}
+    memory.write_text(json.dumps(damaged))
+    examine_before_training(origins(data), lenient=())
+    assert len(looks) == 3
+
+
+def test_where_nothing_can_be_kept_the_data_is_looked_at_each_time(tmp_path, monkeypatch, looks):
+    monkeypatch.setattr(annotation_cache, "SMALLEST", 0)
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    data = Dataset(tmp_path / "data")
+    data.write()
+    for _ in range(2):
+        assert examine_before_training(origins(data), lenient=()).findings == ()
+    assert len(looks) == 2
