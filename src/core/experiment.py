@@ -36,6 +36,8 @@ class Experiment:
         data: Folder of a dataset, or its data.yaml or JSON: COCO, Roboflow, YOLO or Pascal VOC. It stands in
             for the loaders' `img_folder` and `ann_file`. Relative to the working directory.
         eval_spatial_size: (height, width) of the network's input, the base of multi-scale training too.
+        keep_ratio: Whether pictures are padded to the shape of `eval_spatial_size` before they are resized to
+            it, so that nothing is distorted; otherwise they are stretched.
         output_dir: Folder for checkpoints and logs; `./output/<name of the file>` where it is not given.
         summary_dir: Folder for TensorBoard's files; `<output_dir>/summary` where it is not given.
         seed: Seed of every random generator; without it each run differs.
@@ -63,9 +65,9 @@ class Experiment:
         patience: Evaluations in a row without a new best after which the run ends; without it none ends it.
         max_bad_steps: Steps in a row with losses or gradients that are not finite after which the run stops.
         multi_scale: Training at changing sizes; without it always at `eval_spatial_size`.
-        mixing: How pictures are mixed in the stages that say so.
         distillation: What the encoder learns from a teacher; without it nothing.
         gram_anchoring: How the ViT is held to what it was; without it, it is not.
+        mixing: How pictures are mixed in the stages that say so.
         evaluator: How detections are judged.
         train_dataloader: The pictures to train on.
         val_dataloader: The pictures to evaluate on.
@@ -80,6 +82,7 @@ class Experiment:
     num_classes: Count
     data: str | None = None
     eval_spatial_size: tuple[Size, Size] = (640, 640)
+    keep_ratio: bool = False
     output_dir: str = "./output"
     summary_dir: str | None = None
     seed: int | None = None
@@ -106,9 +109,9 @@ class Experiment:
     patience: Count | None = None
     max_bad_steps: Count = 20
     multi_scale: MultiScaleSettings | None = None
-    mixing: MixingSettings = field(default_factory=MixingSettings)
     distillation: DistillationSettings | None = None
     gram_anchoring: GramSettings | None = None
+    mixing: MixingSettings = field(default_factory=MixingSettings)
     evaluator: EvaluatorSettings = field(default_factory=EvaluatorSettings)
     train_dataloader: LoaderSettings
     val_dataloader: LoaderSettings

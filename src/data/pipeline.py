@@ -100,7 +100,11 @@ class Pipeline:
 
 
 def build_pipeline(
-    ops: Sequence[tuple[str, Mapping[str, Any]]], strong_ops: Sequence[str], size_hw: tuple[int, int]
+    ops: Sequence[tuple[str, Mapping[str, Any]]],
+    strong_ops: Sequence[str],
+    size_hw: tuple[int, int],
+    *,
+    keep_ratio: bool = False,
 ) -> Pipeline:
     """Make a pipeline from what the configuration says.
 
@@ -108,14 +112,16 @@ def build_pipeline(
         ops: Name and knobs of each transform, in order.
         strong_ops: Names of the transforms that a stage can switch off.
         size_hw: Size for a Resize or PadToSize that states none.
+        keep_ratio: What a Resize does that does not state it.
 
     Raises:
         ValueError: An unknown name, or a knob's value that is not allowed.
     """
-    return Pipeline([(name, _build(name, knobs, size_hw)) for name, knobs in ops], strong_ops)
+    built = [(name, _build(name, knobs, size_hw, keep_ratio)) for name, knobs in ops]
+    return Pipeline(built, strong_ops)
 
 
-def _build(name: str, knobs: Mapping[str, Any], size_hw: tuple[int, int]) -> Transform:
+def _build(name: str, knobs: Mapping[str, Any], size_hw: tuple[int, int], keep_ratio: bool) -> Transform:
     if name not in TRANSFORMS:
         nearest = difflib.get_close_matches(name, TRANSFORMS, n=1, cutoff=0.0)[0]
         raise ValueError(
@@ -124,4 +130,6 @@ def _build(name: str, knobs: Mapping[str, Any], size_hw: tuple[int, int]) -> Tra
     kind = TRANSFORMS[name]
     if kind in (t.Resize, t.PadToSize) and knobs.get("size") is None:
         knobs = {**knobs, "size": size_hw}
+    if kind is t.Resize:
+        knobs = {"keep_ratio": keep_ratio, **knobs}
     return kind(**knobs)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ..ops.padding import framed
 from .colours import Colours
 from .picture import Picture
 
@@ -256,13 +257,21 @@ class Resize:
     """Stretch to `size`, (height, width), bilinear with antialiasing.
 
     The builder puts eval_spatial_size for None.
+
+    Args:
+        size: What every picture is brought to.
+        keep_ratio: Pad with black on the right or at the bottom first, so that nothing is distorted.
     """
 
-    def __init__(self, *, size: tuple[int, int] | None = None) -> None:
+    def __init__(self, *, size: tuple[int, int] | None = None, keep_ratio: bool = False) -> None:
         self.size = _check_size("Resize", size)
+        self.keep_ratio = keep_ratio
 
     def __call__(self, sample: Sample) -> Sample:
         """The sample at `size`."""
+        frame_hw = framed(sample.picture.hw, self.size)
+        if self.keep_ratio and frame_hw != sample.picture.hw:
+            sample = sample._replace(picture=sample.picture.zoom_out((0, 0, *frame_hw), 0))
         (h, w), (new_h, new_w) = sample.picture.hw, self.size
         boxes = sample.boxes * _corners(new_w / w, new_h / h)
         return sample._replace(picture=sample.picture.resize(self.size), boxes=boxes)

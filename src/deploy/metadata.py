@@ -9,6 +9,8 @@ from ..structures import ClassNames
 FORMAT_VERSION = "1"
 INPUTS = ("images", "orig_target_sizes")
 OUTPUTS = ("labels", "boxes", "scores")
+PADDED = "pad right or bottom with 0 to the shape of input_size_hw; "
+STRETCHED = "stretch to input_size_hw, bilinear, antialiased"
 
 
 class ModelCard(NamedTuple):
@@ -18,11 +20,14 @@ class ModelCard(NamedTuple):
         classes: Names and original ids, by the index that the output `labels` gives.
         input_hw: (height, width) of the input `images`.
         config: Name of the config that the model was built from.
+        keep_ratio: Whether pictures are padded to the input's shape, right or at the bottom, before they are
+            resized to it.
     """
 
     classes: ClassNames
     input_hw: tuple[int, int]
     config: str
+    keep_ratio: bool = False
 
 
 def to_properties(card: ModelCard) -> dict[str, str]:
@@ -31,6 +36,7 @@ def to_properties(card: ModelCard) -> dict[str, str]:
     `scale`, `mean` and `std` are what the CALLER applies to 8-bit RGB: value = (pixel * scale - mean) / std.
     The graph holds the backbone's own normalisation, so the mean is 0 and the std 1.
     """
+    state = "padded" if card.keep_ratio else "stored"
     return {
         "format_version": FORMAT_VERSION,
         "producer": "D-FINE",
@@ -39,11 +45,11 @@ def to_properties(card: ModelCard) -> dict[str, str]:
         "class_ids": json.dumps(card.classes.ids),
         "input_size_hw": json.dumps(card.input_hw),
         "channel_order": "RGB",
-        "resize": "stretch to input_size_hw, bilinear, antialiased",
+        "resize": f"{PADDED if card.keep_ratio else ''}{STRETCHED}",
         "scale": repr(1 / 255),
         "mean": "[0.0, 0.0, 0.0]",
         "std": "[1.0, 1.0, 1.0]",
-        "orig_target_sizes": "(width, height) of each picture as stored, int64",
+        "orig_target_sizes": f"(width, height) of each picture as {state}, int64",
         "boxes": "x0, y0, x1, y1 in pixels of orig_target_sizes",
     }
 
@@ -76,4 +82,5 @@ def from_properties(properties: Mapping[str, str], source: str) -> ModelCard:
             f"{source}: its metadata has {len(names)} class names, {len(ids)} class ids and input size "
             f"{height}x{width}, which do not fit together; {remedy}"
         )
-    return ModelCard(ClassNames(names, ids), (height, width), properties.get("config", ""))
+    keep_ratio = properties.get("resize", "").startswith(PADDED)
+    return ModelCard(ClassNames(names, ids), (height, width), properties.get("config", ""), keep_ratio)

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..data import Pipeline, build_pipeline, decode_rgb, to_device_images
+from ..ops.padding import framed
 from ..structures import ClassNames, Target
 from .runtimes import Runtime
 
@@ -61,9 +62,9 @@ def find_pictures(source: Path) -> list[Path]:
     return found
 
 
-def evaluation_pipeline(input_hw: tuple[int, int]) -> Pipeline:
-    """What evaluation does to a picture: stretch it to (height, width) `input_hw`."""
-    return build_pipeline([("Resize", {})], (), input_hw)
+def evaluation_pipeline(input_hw: tuple[int, int], *, keep_ratio: bool = False) -> Pipeline:
+    """What evaluation does to a picture: bring it to (height, width) `input_hw`, padded or stretched."""
+    return build_pipeline([("Resize", {})], (), input_hw, keep_ratio=keep_ratio)
 
 
 def prepare(images: Sequence[Image.Image], pipeline: Pipeline) -> Tensor:
@@ -94,7 +95,7 @@ class Predictor:
         self._runtime = runtime
         self._threshold = threshold
         self._batch_size = batch_size
-        self._pipeline = evaluation_pipeline(runtime.input_hw)
+        self._pipeline = evaluation_pipeline(runtime.input_hw, keep_ratio=runtime.keep_ratio)
 
     @property
     def classes(self) -> ClassNames:
@@ -113,7 +114,10 @@ class Predictor:
     def _predict_batch(self, paths: Sequence[Path]) -> Iterator[Prediction]:
         """Detect in the pictures of one call."""
         images = [decode_rgb(path) for path in paths]
-        sizes_hw = torch.tensor([(image.height, image.width) for image in images])
+        sizes = [(image.height, image.width) for image in images]
+        if self._runtime.keep_ratio:
+            sizes = [framed(size_hw, self._runtime.input_hw) for size_hw in sizes]
+        sizes_hw = torch.tensor(sizes)
         found = self._runtime.run(prepare(images, self._pipeline), sizes_hw)
         for index, (path, image) in enumerate(zip(paths, images, strict=True)):
             scores = found.scores[index]

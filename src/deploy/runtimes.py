@@ -30,12 +30,16 @@ class Runtime(Protocol):
     def input_hw(self) -> tuple[int, int]:
         """(height, width) that pictures are resized to."""
 
+    @property
+    def keep_ratio(self) -> bool:
+        """Whether pictures are padded to that shape before, rather than stretched."""
+
     def run(self, images: Tensor, sizes_hw: Tensor) -> Detections:
         """Detect.
 
         Args:
             images: [N, 3, H, W] float32 RGB in [0, 1], with (H, W) = `input_hw`, on the CPU.
-            sizes_hw: [N, 2] int64, (height, width) of each picture as stored.
+            sizes_hw: [N, 2] int64, (height, width) of each picture as stored, with its padding if it has any.
 
         Returns:
             The detections, on the CPU.
@@ -53,6 +57,7 @@ class TorchRuntime:
         input_hw: tuple[int, int],
         device: torch.device | str = "cpu",
         *,
+        keep_ratio: bool = False,
         compiled: bool = False,
     ) -> None:
         """Move the model to its device.
@@ -63,12 +68,14 @@ class TorchRuntime:
             classes: The classes, by label.
             input_hw: (height, width) that pictures are resized to.
             device: Where it runs.
+            keep_ratio: Whether pictures are padded to that shape before.
             compiled: Compile the model with `torch.compile`, with CUDA graphs on a GPU. The first call with
                 each number of pictures waits for it.
         """
         assert not model.training, "a runtime takes a model in eval mode"
         self.classes = classes
         self.input_hw = input_hw
+        self.keep_ratio = keep_ratio
         self._device = torch.device(device)
         self._model: Callable[[Tensor], Any] = model.to(self._device)
         if compiled:
@@ -104,6 +111,7 @@ class OnnxRuntime:
         card = from_properties(self._session.get_modelmeta().custom_metadata_map, str(path))
         self.classes = card.classes
         self.input_hw = card.input_hw
+        self.keep_ratio = card.keep_ratio
         batch = shapes["images"][0]
         self.batch: int | None = batch if isinstance(batch, int) else None
 
@@ -150,6 +158,7 @@ class OpenVinoRuntime:
         card = from_properties({key: str(value.value) for key, value in stored.items()}, str(path))
         self.classes = card.classes
         self.input_hw = card.input_hw
+        self.keep_ratio = card.keep_ratio
         batch = inputs["images"][0]
         self.batch: int | None = batch.get_length() if batch.is_static else None
 

@@ -1,4 +1,4 @@
-"""Pictures of any size, brought to a multiple of what the network needs."""
+"""Pictures of any size, brought to a multiple or to the aspect ratio that the network needs."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,3 +15,14 @@ def pad_to_multiple(images: Tensor, multiple: int) -> tuple[Tensor, tuple[float,
     if bottom or right:
         images = F.pad(images, (0, right, 0, bottom), mode="replicate")
     return images, (height / (height + bottom), width / (width + right))
+
+
+def framed(size_hw: tuple[int, int], like_hw: tuple[int, int]) -> tuple[int, int]:
+    """The smallest frame (height, width) around a picture of `size_hw` that is shaped as `like_hw`.
+
+    The picture lies in its upper left corner. Its shape is exact to half a pixel.
+    """
+    (height, width), (like_height, like_width) = size_hw, like_hw
+    if height * like_width < width * like_height:
+        return max(height, round(width * like_height / like_width)), width
+    return height, max(width, round(height * like_width / like_height))

@@ -59,6 +59,7 @@ MOVING = {
     "crop": [("RandomIoUCrop", {"p": 1.0})],
     "flip": [("RandomHorizontalFlip", {"p": 1.0})],
     "resize": [("Resize", {"size": (160, 110)})],
+    "keep ratio": [("Resize", {"size": (160, 110), "keep_ratio": True})],
     "pad": [("PadToSize", {"size": (150, 150)})],
     "all": [
         ("RandomZoomOut", {"p": 0.5}),

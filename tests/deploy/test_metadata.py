@@ -9,7 +9,8 @@ CARD = ModelCard(ClassNames(("Katze", "Hündin"), (3, 90)), (320, 640), "my_conf
 
 
 def test_there_and_back() -> None:
-    assert from_properties(to_properties(CARD), "x.onnx") == CARD
+    for card in (CARD, CARD._replace(keep_ratio=True)):
+        assert from_properties(to_properties(card), "x.onnx") == card
 
 
 def test_says_what_the_caller_must_apply() -> None:

@@ -11,7 +11,7 @@ from src.deploy.export import DeployModel, Exported
 from src.deploy.metadata import ModelCard
 from src.deploy.predictor import Predictor, evaluation_pipeline, find_pictures, prepare
 from src.deploy.runtimes import OnnxRuntime, TorchRuntime
-from src.structures import Detections
+from src.structures import ClassNames, Detections
 
 
 def save_picture(path: Path, size_hw: tuple[int, int], seed: int = 0) -> Path:
@@ -94,6 +94,7 @@ class BrokenRuntime:
 
     def __init__(self, runtime: TorchRuntime) -> None:
         self.classes, self.input_hw, self._runtime = runtime.classes, runtime.input_hw, runtime
+        self.keep_ratio = False
 
     def run(self, images: Tensor, sizes_hw: Tensor) -> Detections:
         found = self._runtime.run(images, sizes_hw)
@@ -111,6 +112,40 @@ def test_an_unreadable_picture_is_named(pictures_folder: Path, runtime: TorchRun
     for path in (pictures_folder / "a.JPG", pictures_folder / "notes.txt"):
         with pytest.raises(ValueError, match=path.name):
             list(Predictor(runtime).predict([path]))
+
+
+class Finder:
+    """Finds the one bright rectangle of each picture, as a perfect detector would."""
+
+    classes = ClassNames(("bright",), (1,))
+    input_hw = (96, 192)
+
+    def __init__(self, *, keep_ratio: bool) -> None:
+        self.keep_ratio = keep_ratio
+
+    def run(self, images: Tensor, sizes_hw: Tensor) -> Detections:
+        boxes = []
+        for image, (height, width) in zip(images, sizes_hw.tolist(), strict=True):
+            y, x = torch.nonzero(image[0] > 0.5, as_tuple=True)
+            box = torch.stack((x.min() / 192, y.min() / 96, (x.max() + 1) / 192, (y.max() + 1) / 96))
+            boxes.append(box * torch.tensor([width, height, width, height]))
+        labels = torch.zeros(len(images), 1, dtype=torch.int64)
+        return Detections(labels, torch.stack(boxes)[:, None], torch.ones(len(images), 1))
+
+
+@pytest.mark.parametrize("keep_ratio", [False, True])
+@pytest.mark.parametrize("size_hw", [(100, 300), (300, 100), (77, 154)])
+def test_boxes_are_in_pixels_of_the_picture_as_stored(
+    tmp_path: Path, keep_ratio: bool, size_hw: tuple[int, int]
+) -> None:
+    pixels = np.zeros((*size_hw, 3), dtype=np.uint8)
+    pixels[20:60, 10:70] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    found = next(Predictor(Finder(keep_ratio=keep_ratio)).predict([tmp_path / "a.png"]))
+    tolerance = 2 * max(size_hw[0] / 96, size_hw[1] / 192, 1)
+    torch.testing.assert_close(
+        found.boxes_xyxy_px, torch.tensor([[10.0, 20.0, 70.0, 60.0]]), rtol=0, atol=tolerance
+    )
 
 
 @pytest.mark.parametrize(

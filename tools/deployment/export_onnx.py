@@ -41,7 +41,7 @@ def main() -> None:
         DeployModel(to_deploy(model), postprocessor).eval(),
         DeployModel(model, postprocessor).eval(),
         output,
-        ModelCard(classes, experiment.eval_spatial_size, args.config.stem),
+        ModelCard(classes, experiment.eval_spatial_size, args.config.stem, experiment.keep_ratio),
         opset=args.opset,
         batch=args.batch_size,
         check=not args.no_check,

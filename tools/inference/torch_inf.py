@@ -41,8 +41,10 @@ def main() -> None:
         args.config, args.resume, args.update, device
     )
     model = make_lean(to_deploy(model))
-    size = experiment.eval_spatial_size
-    runtime = TorchRuntime(model, postprocessor, classes, size, device, compiled=args.compile)
+    size, padded = experiment.eval_spatial_size, experiment.keep_ratio
+    runtime = TorchRuntime(
+        model, postprocessor, classes, size, device, keep_ratio=padded, compiled=args.compile
+    )
     predictor = Predictor(runtime, threshold=args.threshold, batch_size=args.batch_size)
     done = predict_folder(predictor, args.input, args.output)
     print(f"{done.num_pictures} pictures, {done.num_detections} detections: {done.output}")
