@@ -1,6 +1,7 @@
 """Boxes with names and scores drawn on a picture."""
 
 import colorsys
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 GOLDEN_RATIO = 0.618033988749895
+GAP = 4  # pixels between the pictures of a grid
 
 Colour = tuple[int, int, int]
 
@@ -91,6 +93,17 @@ def draw_boxes(
         text = names[classes[i]] if certainty is None else f"{names[classes[i]]} {certainty[i]:.2f}"
         _write(draw, text, frame, colour, font, picture.size)
     return picture
+
+
+def grid(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures, at least one, row by row in cells of the largest one's size, about as many down as across."""
+    columns = math.ceil(math.sqrt(len(pictures)))
+    width, height = (max(picture.size[axis] for picture in pictures) + GAP for axis in (0, 1))
+    rows = math.ceil(len(pictures) / columns)
+    sheet = Image.new("RGB", (columns * width - GAP, rows * height - GAP), "white")
+    for index, picture in enumerate(pictures):
+        sheet.paste(picture, (index % columns * width, index // columns * height))
+    return sheet
 
 
 def _visible(box: list[float], size: tuple[int, int]) -> tuple[int, int, int, int] | None:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from ..core import StageSettings
+from ..core import Experiment, StageSettings
 from ..data import Chances
 
 logger = logging.getLogger(__name__)
@@ -50,6 +50,18 @@ class Stage(NamedTuple):
     def chances(self) -> Chances:
         """How often pictures are mixed."""
         return Chances(self.mosaic, self.mixup, self.copyblend)
+
+
+def plan_of(settings: Experiment, model: nn.Module) -> tuple[Stage, ...]:
+    """The stages of an experiment, as `plan_stages` makes them for its model's backbone."""
+    backbone: Any = model.backbone
+    return plan_stages(
+        settings.stages,
+        epochs=settings.epochs,
+        num_blocks=getattr(backbone, "num_blocks", 0),
+        freeze_backbone=getattr(backbone, "freeze_backbone", False),
+        freeze_epochs=getattr(backbone, "freeze_backbone_epochs", 0),
+    )
 
 
 def plan_stages(
@@ -108,11 +120,7 @@ def plan_stages(
             )
         stages += _released(current, stated)
         current = stages[-1]
-    mixed = (
-        stage if stage.strong_augmentation else stage._replace(mosaic=0.0, mixup=0.0, copyblend=0.0)
-        for stage in stages
-    )
-    return tuple(part for stage in mixed for part in _freeze_until(stage, frozen_until))
+    return tuple(part for stage in stages for part in _freeze_until(_mixed(stage), frozen_until))
 
 
 def _check_release(where: str, stated: StageSettings, num_blocks: int) -> None:
@@ -150,6 +158,11 @@ def _released(stage: Stage, stated: StageSettings) -> list[Stage]:
             stage = stage._replace(ema_restart_decay=None)
         parts.append(stage)
     return parts or [stage]
+
+
+def _mixed(stage: Stage) -> Stage:
+    """`stage`, which mixes pictures only where it augments strongly."""
+    return stage if stage.strong_augmentation else stage._replace(**dict.fromkeys(MIXED, 0.0))
 
 
 def _freeze_until(stage: Stage, epoch: int) -> list[Stage]:
@@ -205,7 +218,7 @@ def stages_table(stages: Sequence[Stage]) -> str:
         rows.append(
             (
                 f"{stage.start}-{stage.end - 1}",
-                _augmentation(stage),
+                augmentation(stage),
                 "yes" if stage.multi_scale else "no",
                 _trains(stage),
                 f"{stage.backbone_lr_factor:g}",
@@ -218,7 +231,8 @@ def stages_table(stages: Sequence[Stage]) -> str:
     )
 
 
-def _augmentation(stage: Stage) -> str:
+def augmentation(stage: Stage) -> str:
+    """What happens to the pictures, in words."""
     mixed = [f"{name} {chance:g}" for name, chance in zip(MIXED, stage.chances, strict=True) if chance]
     return ", ".join(["strong" if stage.strong_augmentation else "plain", *mixed])
 

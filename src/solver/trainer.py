@@ -28,7 +28,7 @@ from .optimization import build_step, steps_of_epoch, wrapped
 from .precision import choose_precision
 from .recorder import Recorder
 from .resume import RunState, restore, stored_state
-from .stages import Stage, backbone_groups, plan_stages, release_backbone, stages_table
+from .stages import Stage, backbone_groups, plan_of, release_backbone, stages_table
 from .step import Criterion, StepResult
 from .summary import closing_words
 
@@ -65,20 +65,12 @@ class Trainer:
         self.precision = choose_precision(
             device, use_amp=settings.use_amp, dtype=settings.amp.dtype, opt_level=settings.amp.opt_level
         )
-        backbone = self.model.backbone
-        stages = plan_stages(
-            settings.stages,
-            epochs=settings.epochs,
-            num_blocks=getattr(backbone, "num_blocks", 0),
-            freeze_backbone=getattr(backbone, "freeze_backbone", False),
-            freeze_epochs=getattr(backbone, "freeze_backbone_epochs", 0),
-        )
         self.stages = tuple(
             stage._replace(
                 multi_scale=stage.multi_scale and settings.multi_scale is not None,
                 strong_augmentation=stage.strong_augmentation and parts.loader.has_strong_augmentation,
             )
-            for stage in stages
+            for stage in plan_of(settings, self.model)
         )
         repeat = settings.multi_scale.base_size_repeat if settings.multi_scale else 0
         self.sizes = sizes_for(settings.eval_spatial_size, repeat) if repeat else []

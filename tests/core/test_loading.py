@@ -199,6 +199,11 @@ def test_a_stage_after_the_end_is_allowed_and_told(tmp_path: Path, caplog: pytes
             "stages.0.strong_augmentation needs the transforms' names",
         ),
         (
+            "stages: [{start: 0, strong_augmentation: False}, {start: 1, mosaic: 0.5}]",
+            "stages.1.mosaic needs strong_augmentation: True",
+        ),
+        ("stages: [{start: 0, mixup: 1.5}]", "stages.0.mixup must be at least 0 and at most 1"),
+        (
             "optimizer: {params: [{params: '(', lr: 1}]}",
             "optimizer.params.0.params is not a regular expression",
         ),

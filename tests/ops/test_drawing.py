@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from src.ops.drawing import class_colour, draw_boxes, text_colour, to_pil
+from src.ops.drawing import GAP, class_colour, draw_boxes, grid, text_colour, to_pil
 
 NAMES = tuple(f"class {k}" for k in range(80))
 GREY = torch.full((3, 200, 300), 128, dtype=torch.uint8)
@@ -80,6 +80,21 @@ def test_colours_are_stable_different_and_readable():
     ]
     assert min(neighbours) > 60
     assert text_colour((255, 255, 0)) == (0, 0, 0) and text_colour((0, 0, 160)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("count", "shape"), [(1, (1, 1)), (2, (1, 2)), (5, (2, 3)), (7, (3, 3)), (9, (3, 3))]
+)
+def test_a_grid_has_every_picture_whole_in_its_order(count, shape):
+    pictures = [Image.new("RGB", (20 + k, 30 - k), (k, 0, 255)) for k in range(count)]
+    sheet = np.asarray(grid(pictures))
+    cell_h, cell_w = 30 + GAP, 19 + count + GAP
+    assert sheet.shape == (shape[0] * cell_h - GAP, shape[1] * cell_w - GAP, 3)
+    for k, picture in enumerate(pictures):
+        y, x = k // shape[1] * cell_h, k % shape[1] * cell_w
+        part = sheet[y : y + picture.height, x : x + picture.width]
+        assert (part == np.asarray(picture)).all()
+    assert (sheet[..., 2] == 255).all()
 
 
 def test_faults_of_the_caller():
