@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from .files import SPLITS, as_posix, inside, is_absolute, pictures_below, relative, split_folders
+from .files import SPLITS, as_posix, inside, is_absolute, is_picture, pictures_below, relative, split_folders
 from .source import Fault
 
 YAMLS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
@@ -142,8 +142,8 @@ def _list_entries(entries: list[str], split: str, base: Path, root: Path, file: 
                 f"{file}: `{split}: {entry}` is not there or leads out of the dataset's folder {root}; write "
                 "a path relative to that folder, or name the right one with data="
             )
-        if found.is_dir():
-            pictures += pictures_below(found)
+        if found.is_dir() or is_picture(found):
+            pictures += pictures_below(found) if found.is_dir() else [found]
         else:
             listed, missing = _read_list(found, base, root)
             pictures += listed
@@ -164,7 +164,7 @@ def _find(text: str, bases: tuple[Path, ...], root: Path) -> Path | None:
         inner = written
         while inner.startswith("../"):
             inner = inner[3:]
-        candidates = [base / name for name in (written, inner) for base in bases]
+        candidates = [base / name for name in (written, inner) if name for base in bases]
     return next((found for path in candidates if (found := inside(path, root)) is not None), None)
 
 

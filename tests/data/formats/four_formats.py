@@ -119,15 +119,18 @@ def make_splits(pictures: Path) -> Splits:
     categories = [{"id": 3, "name": "red cell"}, {"id": 7, "name": "White"}, {"id": 20, "name": "no"}]
     pictures.mkdir()
     splits: dict[str, Document] = {}
-    for split, start in (("train", 0), ("val", 6)):
-        images, annotations = [], []
-        for k in range(start, start + (6 if split == "train" else 2)):
+    for split, count in (("train", 6), ("val", 2)):
+        images: list[Document] = []
+        annotations: list[Document] = []
+        # in the order that a folder lists them
+        for k, name in enumerate(
+            sorted(f"{split} {k}.JPG" if k % 2 else f"{split}_{k}.png" for k in range(count))
+        ):
             width, height = 61 + 7 * k, 97 - 5 * k
-            name = f"pic {k}.JPG" if k % 2 else f"pic_{k}.png"
             pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(pictures / name)
             images.append({"id": k + 1, "file_name": name, "width": width, "height": height})
-            for n in range(k % 4):  # the first of four has no objects
+            for n in range((k + 2) % 4):  # one of four has no objects
                 left, top = generator.integers(0, 30, 2).tolist()
                 w, h = generator.integers(3, 31, 2).tolist()
                 annotations.append(
@@ -140,6 +143,5 @@ def make_splits(pictures: Path) -> Splits:
                         "iscrowd": 0,
                     }
                 )
-        images.sort(key=lambda image: image["file_name"])  # as a folder lists them
         splits[split] = {"images": images, "annotations": annotations, "categories": categories}
     return splits

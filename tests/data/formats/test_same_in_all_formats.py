@@ -1,0 +1,161 @@
+"""One dataset in four formats: the same targets, and from one seed the same losses."""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from four_formats import WRITERS, Splits, make_splits, read_splits, write_yolo
+
+import train
+from src import assembly, distributed, door
+from src.data import CocoDetection, build_pipeline
+from src.data.formats import recognise
+from src.evaluation.ground_truth import read_ground_truth
+from src.solver.evaluate import Evaluation
+from src.solver.precision import choose_precision
+
+
+class Copies(NamedTuple):
+    splits: Splits
+    pictures: Path
+    folders: dict[str, Path]
+
+
+@pytest.fixture(scope="session", params=["made", "bccd_tiny"])
+def copies(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Copies:
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "made":
+        pictures = folder / "pictures"
+        splits = make_splits(pictures)
+    else:
+        shared: Path = request.getfixturevalue("shared")
+        if not (shared / "data" / "bccd_tiny").is_dir():
+            pytest.skip("shared/data/bccd_tiny is absent: real pictures are not part of the repository")
+        splits, pictures = (
+            read_splits(shared / "data" / "bccd_tiny"),
+            shared / "data" / "bccd_tiny" / "images",
+        )
+    folders = {name: write(folder / name, splits, pictures) for name, write in WRITERS.items()}
+    return Copies(splits, pictures, folders)
+
+
+def dataset(folder: Path, split: str) -> CocoDetection:
+    source = recognise(folder).read(split)
+    assert source.faults == ()
+    return CocoDetection(source.img_folder, source.path, build_pipeline([], (), (64, 64)), source=source)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_the_format_is_recognised_with_its_classes(copies: Copies, name: str) -> None:
+    layout = recognise(copies.folders[name])
+    assert layout.format == name
+    assert set(layout.readers) == {"train", "val"}
+    assert [c["name"] for c in layout.categories()] == [
+        c["name"] for c in copies.splits["train"]["categories"]
+    ]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("name", [name for name in WRITERS if name != "coco"])
+def test_pictures_and_targets_are_those_of_coco(copies: Copies, name: str, split: str) -> None:
+    ours, cocos = dataset(copies.folders[name], split), dataset(copies.folders["coco"], split)
+    assert len(ours) == len(cocos) == len(copies.splits[split]["images"])
+    assert ours.classes.names == cocos.classes.names
+    for index in range(len(cocos)):
+        (image, target), (expected_image, expected) = ours.load(index), cocos.load(index)
+        assert image.tobytes() == expected_image.tobytes()
+        assert torch.equal(target.boxes_xyxy_px, expected.boxes_xyxy_px)  # bit for bit
+        assert torch.equal(target.labels, expected.labels)
+        assert target.size_hw == expected.size_hw
+
+
+def test_six_digits_move_a_box_by_less_than_a_hundredth_of_a_pixel(copies: Copies, tmp_path: Path) -> None:
+    cocos = dataset(copies.folders["coco"], "train")
+    ours = dataset(write_yolo(tmp_path, copies.splits, copies.pictures, digits=6), "train")
+    moved = ours.annotations.boxes_xyxy_px - cocos.annotations.boxes_xyxy_px
+    assert 0 < moved.abs().max() < 0.01
+
+
+TINY = """\
+__include__: ['{demo}']
+eval_spatial_size: [64, 64]
+epochs: 1
+print_freq: 1
+seed: 3
+device: cpu
+stages: [{{start: 0, strong_augmentation: True}}]
+DINOv3Backbone:
+  {{embed_dim: 32, depth: 3, num_heads: 2, out_channels: [32, 32, 32], interaction_indexes: [0, 1, 2]}}
+HybridEncoder: {{hidden_dim: 32, nhead: 2, dim_feedforward: 32}}
+DFINETransformer:
+  {{hidden_dim: 32, nhead: 2, dim_feedforward: 32, num_layers: 2, num_queries: 12, num_denoising: 6}}
+DFINEPostProcessor: {{num_top_queries: 12}}
+lr_scheduler: {{flat_epochs: 0}}
+train_dataloader: {{total_batch_size: {batch}}}
+"""
+
+
+@pytest.fixture
+def config(copies: Copies, tmp_path: Path, repo_root: Path) -> Path:
+    path = tmp_path / "tiny.yml"
+    demo = repo_root / "configs" / "dfine" / "dfine_dinov3_demo.yml"
+    path.write_text(TINY.format(demo=demo, batch=len(copies.splits["train"]["images"]) // 2))
+    return path
+
+
+def losses(folder: Path) -> list[dict[str, float]]:
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [{k: v for k, v in line.items() if "loss" in k} for line in lines if line["kind"] == "train"]
+
+
+def test_the_door_trains_on_each_with_the_same_losses(
+    copies: Copies, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt  # before what costs most, the report
+
+    monkeypatch.setattr(Evaluation, "__call__", stop)
+    found = {}
+    for name, folder in copies.folders.items():
+        output = tmp_path / name
+        arguments = ["-c", config, "-u", f"data={folder}", "--output-dir", output]
+        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
+        assert door.run(train.main) == 130
+        found[name] = losses(output)
+    assert len(found["coco"]) == 2
+    assert all(math.isfinite(value) for line in found["coco"] for value in line.values())
+    assert found["roboflow"] == found["yolo"] == found["voc"] == found["coco"]
+
+
+def test_the_evaluation_knows_the_same_objects(copies: Copies, config: Path) -> None:
+    found = {}
+    for name, folder in copies.folders.items():
+        experiment = assembly.load(config, [f"data={folder}"])
+        distributed.seed_everything(0)
+        model = assembly.build_model(experiment)
+        evaluation = assembly.build_evaluation(experiment, torch.device("cpu"), model)
+        metrics, _ = evaluation(
+            model.eval(), choose_precision(torch.device("cpu"), use_amp=False, dtype="auto")
+        )
+        truth = read_ground_truth(folder, evaluation.classes, recognise(folder).read("val").document)
+        found[name] = [metrics.numbers(), *(part.tolist() for part in truth[1:]), evaluation.classes.names]
+    assert sum(found["coco"][4]) > 0  # areas
+    assert found["roboflow"] == found["yolo"] == found["voc"] == found["coco"]
+
+
+def test_the_resolved_config_loads_again_to_the_same(copies: Copies, config: Path, tmp_path: Path) -> None:
+    for folder in copies.folders.values():
+        experiment = assembly.load(config, [f"data={folder}"])
+        assert experiment.num_classes == 3
+        assert experiment.train_dataloader.dataset.ann_file is None  # the demo's own give way
+        (tmp_path / "config.yml").write_text(assembly.dump(experiment))
+        assert assembly.load(tmp_path / "config.yml") == experiment
+
+
+def test_every_config_for_ones_own_pictures_takes_the_dataset(copies: Copies, repo_root: Path) -> None:
+    for path in sorted((repo_root / "configs" / "dfine" / "custom").glob("*.yml")):
+        assert assembly.load(path, [f"data={copies.folders['yolo']}"]).num_classes == 3
