@@ -162,7 +162,7 @@ def _released(stage: Stage, stated: StageSettings) -> list[Stage]:
 
 def _mixed(stage: Stage) -> Stage:
     """`stage`, which mixes pictures only where it augments strongly."""
-    return stage if stage.strong_augmentation else stage._replace(**dict.fromkeys(MIXED, 0.0))
+    return stage if stage.strong_augmentation else stage._replace(mosaic=0.0, mixup=0.0, copyblend=0.0)
 
 
 def _freeze_until(stage: Stage, epoch: int) -> list[Stage]:
