@@ -179,7 +179,7 @@ class _Reading:
         picture = self._picture(path, content)
         if picture is None:
             self.fault(
-                place, "picture-missing", f"no picture is called {path.stem}, nor '{content.filename}'"
+                place, "picture-missing", f"no picture for it is called {path.stem}, nor '{content.filename}'"
             )
             return
         size_hw = content.size_hw
@@ -192,12 +192,15 @@ class _Reading:
         self._note_objects(content, place, self._note_picture(picture, size_hw))
 
     def _picture(self, path: Path, content: VocFile) -> Path | None:
-        """The picture called as the XML file is, else the one that the file names."""
+        """The picture called as the XML file, else the one that it names, if that has no file of its own."""
         stated = as_posix(content.filename).rpartition("/")[2]
-        for candidates in (self._pictures.get(path.stem, []), self._pictures.get(Path(stated).stem, [])):
-            if candidates:
-                return next((picture for picture in candidates if picture.name == stated), candidates[0])
-        return None
+        stem = path.stem if path.stem in self._pictures else Path(stated).stem
+        candidates = self._pictures.get(stem, [])
+        if stem != path.stem and path.with_name(f"{stem}.xml").exists():
+            candidates = []
+        return next(
+            (picture for picture in candidates if picture.name == stated), next(iter(candidates), None)
+        )
 
     def _note_picture(self, picture: Path, size_hw: tuple[int, int]) -> int:
         image_id = len(self.images) + 1
