@@ -166,7 +166,7 @@ def build_evaluation(
         backend=experiment.evaluator.backend,
     )
     postprocessor = build_postprocessor(experiment).to(device)
-    return Evaluation(loader, postprocessor, evaluator, dataset.classes, device)
+    return Evaluation(loader, postprocessor, evaluator, dataset.classes, device, dataset.picture)
 
 
 def _share(total_batch_size: int) -> int:

@@ -11,11 +11,12 @@ from . import distributed
 from .assembly import build_evaluation, build_model, build_trainer
 from .core import Experiment
 from .data import Report, examine_before_training, find_origin, read_annotations
-from .evaluation import CocoMetrics, write_metrics
+from .evaluation import CocoMetrics
 from .solver.checkpoint import read_checkpoint
 from .solver.checkpoint_folder import CheckpointFolder
 from .solver.logs import make_folder, setup_logging
 from .solver.precision import choose_precision
+from .solver.recorder import record_test
 from .solver.resume import newest_checkpoint, stored_seed
 from .solver.weights import class_names, load_model
 
@@ -88,7 +89,7 @@ def _seeded(experiment: Experiment, resume: str | None) -> Experiment:
 
 
 def test(experiment: Experiment, device: torch.device, *, checkpoint: str | None) -> CocoMetrics:
-    """COCO's numbers of a checkpoint on the evaluation pictures, also written to `output_dir/eval.json`.
+    """COCO's numbers of a checkpoint on the evaluation pictures; `output_dir` gets eval.json and the report.
 
     Raises:
         ValueError: No checkpoint is named, or it is not one of this model.
@@ -110,6 +111,6 @@ def test(experiment: Experiment, device: torch.device, *, checkpoint: str | None
         names = None if len(own.names) == len(names.names) else names  # labels are numbered as upstream does
     evaluation = build_evaluation(experiment, device, model, names)
     metrics, _ = evaluation(model, precision)
-    if distributed.is_main():
-        write_metrics(metrics, make_folder(experiment.output_dir) / "eval.json")
+    folder, step = Path(experiment.output_dir), int(state.get("step", 0))
+    record_test(folder, evaluation, metrics, Path(checkpoint), step=step)
     return metrics

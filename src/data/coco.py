@@ -123,6 +123,11 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
         image = decode_rgb(self._path(index), (h, w))
         return image, Target(boxes, labels, int(self.annotations.image_ids[index]), (h, w))
 
+    def picture(self, image_id: int) -> tuple[str, Image.Image]:
+        """File name and pixels of a picture as stored, by its id; errors are `load`'s."""
+        index = int((self.annotations.image_ids == image_id).nonzero()[0])
+        return self.annotations.file_name(index), self.load(index)[0]
+
     def _path(self, index: int) -> str:
         path = os.path.join(self.img_folder, self.annotations.file_name(index))
         if not os.path.realpath(path).startswith(self._real_folder + os.sep):

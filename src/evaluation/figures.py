@@ -30,13 +30,14 @@ COLOURS = (
 
 ACCENT = COLOURS[0]
 DPI = 150
+WIDTH = 5.6  # inches
 NAMED_CLASSES = len(COLOURS)  # more lines than this are not told apart
 BARS = 100
 CELLS_WITH_NUMBERS, CELLS_WITH_NAMES = 16, 100
 LONGEST_NAME = 24
 
 
-def new_axes(width: float = 5.6, height: float = 4.7) -> tuple[Figure, Axes]:
+def new_axes(width: float = WIDTH, height: float = 4.3) -> tuple[Figure, Axes]:
     """A figure of this size in inches, and axes in the report's style."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     axes = figure.subplots()
@@ -93,9 +94,8 @@ def precision_recall_of_classes(scored: Scored, *, at_50: bool) -> Figure:
         value = metrics.AP50 if at_50 else metrics.AP
         name = f"mean of {len(present)} classes  {100 * value:.1f}"
         axes.plot(RECALL_THRESHOLDS, curves[:, present].mean(1), color=INK, lw=2.6, label=name)
-    _finish_curves(
-        axes, "at IoU 0.50" if at_50 else "mean of IoU 0.50 to 0.95", "AP50" if at_50 else "AP", columns=3
-    )
+    title, legend = ("at IoU 0.50", "AP50") if at_50 else ("mean of IoU 0.50 to 0.95", "AP")
+    _finish_curves(figure, axes, title, legend)
     return figure
 
 
@@ -110,20 +110,28 @@ def precision_recall_of_thresholds(scored: Scored) -> Figure:
         axes.plot(
             RECALL_THRESHOLDS, mean, color=colour, lw=1.8, label=f"{threshold:.2f}  {100 * mean.mean():.1f}"
         )
-    _finish_curves(axes, "mean of the classes, by IoU threshold", "IoU, AP", columns=4)
+    _finish_curves(figure, axes, "mean of the classes, by IoU threshold", "IoU, AP")
     return figure
 
 
-def _finish_curves(axes: Axes, title: str, legend: str, *, columns: int) -> None:
+def _finish_curves(figure: Figure, axes: Axes, title: str, legend: str) -> None:
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     axes.set_title(f"Precision and recall, {title}", fontsize=11, color=INK, loc="left")
     if axes.lines:
-        axes.legend(
-            title=f"{legend} [%]", frameon=False, fontsize=9, title_fontsize=9, alignment="left",
-            loc="upper left", bbox_to_anchor=(-0.02, -0.13), ncol=columns,
-        )  # fmt: skip
+        _legend_below(figure, axes, f"{legend} [%]")
     else:
         _say_empty(axes)
+
+
+def _legend_below(figure: Figure, axes: Axes, title: str | None = None) -> None:
+    """A legend under the axes, in as many columns as its words allow; the figure grows by its rows."""
+    words = [str(line.get_label()) for line in axes.lines if not str(line.get_label()).startswith("_")]
+    columns = int(np.clip(WIDTH / (0.55 + 0.075 * max(map(len, words))), 1, 4))
+    figure.set_figheight(figure.get_figheight() + 0.19 * (-(-len(words) // columns) - 1))
+    axes.legend(
+        title=title, frameon=False, fontsize=9, title_fontsize=9, alignment="left",
+        loc="upper left", bbox_to_anchor=(-0.02, -0.13), ncol=columns,
+    )  # fmt: skip
 
 
 def _say_empty(axes: Axes) -> None:
@@ -142,14 +150,14 @@ def scores(assigned: Assigned, threshold: float) -> Figure:
         xlim=(0, 1), ylim=(0, 1.02), xlabel="lowest score that is kept", ylabel="at IoU 0.50, all classes"
     )
     axes.set_title("What a score threshold gives", fontsize=11, color=INK, loc="left")
-    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(-0.02, -0.13), ncol=4)
+    _legend_below(figure, axes)
     return figure
 
 
 def class_bars(rows: Sequence[ClassMetrics]) -> Figure:
     """AP and AP50 of each class that has objects, the best on top; of many classes the lowest 100."""
     shown = sorted((row for row in rows if row.num_objects), key=lambda row: row.AP)[:BARS]
-    figure, axes = new_axes(5.6, 1.2 + 0.25 * max(len(shown), 2))
+    figure, axes = new_axes(WIDTH, 1.2 + 0.25 * max(len(shown), 2))
     places = np.arange(len(shown))
     axes.barh(places, [100 * row.AP50 for row in shown], color="#bfdbfe", height=0.72, label="AP50")
     axes.barh(places, [100 * row.AP for row in shown], color=ACCENT, height=0.72, label="AP")
@@ -171,8 +179,10 @@ def confusion(matrix: NDArray[np.int64], names: Sequence[str], threshold: float)
     used = [label for label in range(len(names)) if matrix[label].any() or matrix[:, label].any()]
     matrix = matrix[np.ix_([*used, -1], [*used, -1])]
     size = len(matrix)
-    side = float(np.clip(0.52 * size, 3.6, 13))
-    figure, axes = new_axes(side + 1.9, side + 1.2)
+    labels = [short(names[label]) for label in used]
+    side = float(np.clip(0.52 * size, 3.2, 13))
+    room = 0.08 * max(map(len, ["background", *labels]))
+    figure, axes = new_axes(side + room + 1.2, side + room + 0.8)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.6, 0, 1))
     axes.grid(visible=False)
@@ -185,7 +195,6 @@ def confusion(matrix: NDArray[np.int64], names: Sequence[str], threshold: float)
             axes.text(column, row, matrix[row, column], ha="center", va="center", fontsize=8, color=colour)
     if size <= CELLS_WITH_NAMES:
         font = float(np.clip(520 / size, 4, 9))
-        labels = [short(names[label]) for label in used]
         axes.set_xticks(range(size), [*labels, "missed"], rotation=90, fontsize=font)
         axes.set_yticks(range(size), [*labels, "background"], fontsize=font)
         axes.tick_params(length=0)
@@ -205,7 +214,7 @@ def error_bars(costs: Costs) -> Figure:
         "all misses": costs.false_negatives,
     }
     points = [100 * value for value in values.values()]
-    figure, axes = new_axes(5.6, 3.6)
+    figure, axes = new_axes(WIDTH, 3.6)
     places = np.array([*range(len(KINDS)), len(KINDS) + 0.6, len(KINDS) + 1.6])
     axes.barh(places, points, color=[ACCENT] * len(KINDS) + [MUTED] * 2, height=0.7)
     reach = max(*points, 1.0)

@@ -86,8 +86,8 @@ def document(title: str, body: Iterable[str]) -> str:
 
 
 def text(words: object) -> str:
-    """Words as they are, whatever signs they hold; what UTF-8 cannot say becomes a question mark."""
-    return escape(str(words).encode("utf-8", "replace").decode("utf-8"))
+    """Words as they are, whatever signs they hold."""
+    return escape(str(words))
 
 
 def section(name: str, title: str, *parts: str) -> str:

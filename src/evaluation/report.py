@@ -3,8 +3,11 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from PIL import Image
 
 from . import page
 from .chapters import chapters
@@ -42,10 +45,16 @@ def write_report(scored: Scored, pictures: Pictures, folder: Path, *, about: str
     Raises:
         ValueError: A picture cannot be read.
     """
-    findings = work_out(scored)
+    findings = work_out(_writable_names(scored))
+    scored = findings.scored
+
+    def readable(image_id: int) -> tuple[str, Image.Image]:
+        name, picture = pictures(image_id)
+        return _writable(name), picture
+
     charts = _draw_charts(findings, folder / "report")
-    predictions = prediction_tiles(scored, findings.assigned, pictures, findings.threshold, NUM_PREDICTIONS)
-    errors = error_tiles(scored, findings.assigned, findings.split, pictures, NUM_ERRORS)
+    predictions = prediction_tiles(scored, findings.assigned, readable, findings.threshold, NUM_PREDICTIONS)
+    errors = error_tiles(scored, findings.assigned, findings.split, readable, NUM_ERRORS)
     _save_sheet(predictions, folder / "report" / "predictions.png", columns=2)
     for kind, tiles in errors.items():
         _save_sheet(tiles, folder / "report" / f"errors_{kind}.png", columns=4)
@@ -53,6 +62,20 @@ def write_report(scored: Scored, pictures: Pictures, folder: Path, *, about: str
     body = chapters(findings, charts, curves if curves.exists() else None, predictions, errors, folder, about)
     _write_whole(folder / "report.html", page.document(f"{folder.resolve().name}: evaluation", body))
     return folder / "report.html"
+
+
+def _writable_names(scored: Scored) -> Scored:
+    """The evaluation with class names that every font and every file can take."""
+    names = tuple(_writable(name) for name in scored.classes.names)
+    rows = tuple(row._replace(name=name) for row, name in zip(scored.metrics.classes, names, strict=True))
+    return scored._replace(
+        classes=scored.classes._replace(names=names), metrics=replace(scored.metrics, classes=rows)
+    )
+
+
+def _writable(name: str) -> str:
+    """The name; half a surrogate pair, as broken file names hold, becomes a question mark."""
+    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _draw_charts(findings: Findings, folder: Path) -> dict[str, Path]:
@@ -75,7 +98,7 @@ def _draw_charts(findings: Findings, folder: Path) -> dict[str, Path]:
 
 def _save_sheet(tiles: list[Tile], path: Path, *, columns: int) -> None:
     partial = path.with_name(path.name + ".tmp")
-    sheet(tiles, columns).save(partial, "PNG")
+    sheet(tiles, columns).save(partial, "PNG", compress_level=3)
     os.replace(partial, path)
 
 

@@ -17,8 +17,11 @@ logger = logging.getLogger(__name__)
 
 LEFT_BY_A_RUN = (
     "metrics.jsonl",
+    "metrics.csv",
     "eval.json",
     "curves.png",
+    "report.html",
+    "report",
     "config.yml",
     "log.txt",
     "summary",

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from ..data import to_device_images
 from ..distributed import is_main
 from ..door import Interrupted
-from ..evaluation import CocoEvaluator, CocoMetrics
+from ..evaluation import CocoEvaluator, CocoMetrics, Pictures
 from ..ops.drawing import draw_boxes
 from ..structures import Batch, ClassNames, Detections, FinalOutput
 from .interrupt import StopRequest
@@ -31,6 +31,7 @@ class Evaluation:
         evaluator: Scores them.
         classes: Names for annotated pictures.
         device: Where the model runs.
+        pictures: The pictures as stored, for a report.
     """
 
     def __init__(
@@ -40,12 +41,14 @@ class Evaluation:
         evaluator: CocoEvaluator,
         classes: ClassNames,
         device: torch.device,
+        pictures: Pictures,
     ) -> None:
         self.loader = loader
         self.postprocessor = postprocessor
         self.evaluator = evaluator
         self.classes = classes
         self.device = device
+        self.pictures = pictures
 
     @torch.inference_mode()
     def __call__(

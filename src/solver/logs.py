@@ -116,16 +116,17 @@ class MetricsLog:
         output_dir: Folder of the file.
         resume_step: Optimizer steps that the run has behind it. Lines of later steps, written by a run that
             was cut off after its checkpoint, and a half-written line are dropped: nothing stands there twice.
+            None keeps all lines, and the file itself, which a running training may be writing to.
     """
 
-    def __init__(self, output_dir: Path, *, resume_step: int = 0) -> None:
+    def __init__(self, output_dir: Path, *, resume_step: int | None = 0) -> None:
         self.path = output_dir / "metrics.jsonl"
         self._file: IO[str] | None = None
         if not distributed.is_main():
             return
         output_dir.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():
-            _drop_later_lines(self.path, resume_step)
+        if self.path.exists() and (resume_step is not None or _ends_unfinished(self.path)):
+            _drop_later_lines(self.path, math.inf if resume_step is None else resume_step)
         self._file = self.path.open("a", encoding="utf-8", buffering=1)
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -156,7 +157,14 @@ class MetricsLog:
         self.close()
 
 
-def _drop_later_lines(path: Path, step: int) -> None:
+def _ends_unfinished(path: Path) -> bool:
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(end - 1, 0))
+        return file.read() not in (b"", b"\n")
+
+
+def _drop_later_lines(path: Path, step: float) -> None:
     kept: list[str] = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:

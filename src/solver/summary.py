@@ -22,7 +22,7 @@ def closing_words(output_dir: Path, metric: str, best: Mapping[str, float]) -> s
     return (
         f"{told}\n"
         f"  weights  {weights} (the newest: {output_dir / 'last.pth'})\n"
-        f"  curves   {output_dir / 'curves.png'}, numbers in {output_dir / 'metrics.jsonl'}\n"
+        f"  report   {output_dir / 'report.html'}, numbers in {output_dir / 'metrics.jsonl'} and .csv\n"
         f"  test     python train.py -c {config} --test-only -r {weights}\n"
         f"  export   python tools/deployment/export_onnx.py -c {config} -r {weights}"
     )

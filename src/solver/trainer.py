@@ -263,6 +263,8 @@ class Trainer:
             if self._restarts_after(run.epoch):
                 run.best_weights = {name: t.cpu().clone() for name, t in evaluated.state_dict().items()}
         recorder.evaluation(run.epoch, self.global_step, metrics, pictures)
+        if improved:
+            recorder.best(run.epoch, self.parts.evaluation)
         told = (run.epoch, metrics.AP, metrics.AP50, s.best_metric, run.best.get(s.best_metric, value))
         logger.info("epoch %d: AP %.4f, AP50 %.4f; best %s %.4f", *told)
         return metrics, improved

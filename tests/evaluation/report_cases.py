@@ -43,8 +43,10 @@ def scored(
     images = [{"id": i} for i in range(num_images)]
     path.write_text(json.dumps({"images": images, "annotations": rows, "categories": categories}))
     evaluator = CocoEvaluator(path, ClassNames(names, ids))
-    for image in range(num_images):
-        own = [row for row in found if row[0] == image]
+    of_image: dict[int, list[tuple[int, int, Box, float]]] = {image: [] for image in range(num_images)}
+    for row in found:
+        of_image[row[0]].append(row)
+    for image, own in of_image.items():
         boxes = torch.tensor([[x, y, x + w, y + h] for _, _, (x, y, w, h), _ in own], dtype=torch.float64)
         labels = torch.tensor([row[1] for row in own], dtype=torch.int64)
         scores = torch.tensor([row[3] for row in own], dtype=torch.float64)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from src import assembly, runs
@@ -47,10 +48,13 @@ def evaluation(tmp_path: Path, seen: list[torch.dtype]) -> Evaluation:
         boxes = torch.cat(((centre - side / 2) * size, (centre + side / 2) * size), -1)
         return Detections(torch.zeros(1, 1, dtype=torch.int64), boxes, output.logits.sigmoid()[..., 0])
 
+    def pictures(image_id: int) -> tuple[str, Image.Image]:
+        return f"{image_id}.png", Image.new("RGB", (20, 10))
+
     targets = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), (0,), (4,), ((10, 20),))
     batch = Batch(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), targets)
     classes = ClassNames(("x",), (9,))
-    return Evaluation([batch], postprocess, CocoEvaluator(path, classes), classes, CPU)
+    return Evaluation([batch], postprocess, CocoEvaluator(path, classes), classes, CPU, pictures)
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
