@@ -103,7 +103,7 @@ class _TransformRule:
             return INVALID
         name = kind.node.value if isinstance(kind.node, Scalar) else None
         if not isinstance(name, str) or name not in self._transforms:
-            hint = nearest(str(name), self._transforms)
+            hint = advice(f"ops.{name}") or nearest(str(name), self._transforms)
             binder.problems.add(kind.node.place, f"{path}.type names no transform '{name}'; {hint}")
             return INVALID
         entries = {key: entry for key, entry in node.entries.items() if key != "type"}

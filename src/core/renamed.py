@@ -25,8 +25,9 @@ RENAMED = {
     "*_dataloader.batch_size": "write `total_batch_size`, of all processes together",
     "*_dataloader.collate_fn": (
         "write `multi_scale: {base_size_repeat: ...}` at the top level (base_size is eval_spatial_size), "
-        "and stop_epoch and ema_restart_decay as a stage of `stages`; pictures are not mixed (mixup)"
+        "and stop_epoch and ema_restart_decay as a stage of `stages`; mixup and copyblend are stages' chances"
     ),
+    "ops.Mosaic": "write its chance in a stage, `stages: [{start: 4, mosaic: 0.5}]`; `mixing` has its knobs",
     "*.dataset.transforms.policy.epoch": (
         "write the epoch as a stage of `stages`: `{start: 72, strong_augmentation: False}`"
     ),

@@ -108,7 +108,7 @@ def test_all_faults_at_once_each_with_its_place(tmp_path: Path) -> None:
         "transform's knobs",
         "-u val_dataloader.collate_fn.base_size=640: val_dataloader.collate_fn is not a key here: write "
         "`multi_scale: {base_size_repeat: ...}` at the top level (base_size is eval_spatial_size), and "
-        "stop_epoch and ema_restart_decay as a stage of `stages`; pictures are not mixed (mixup)",
+        "stop_epoch and ema_restart_decay as a stage of `stages`; mixup and copyblend are stages' chances",
         "-u clip_max_norm=-1: clip_max_norm must be at least 0, not -1.0",
         "-u Losses.nmaes=[a]: unknown key Losses.nmaes; did you mean 'names'?",
     )
@@ -201,6 +201,11 @@ def test_a_stage_after_the_end_is_allowed_and_told(tmp_path: Path, caplog: pytes
         (
             "stages: [{start: 0, strong_augmentation: False}, {start: 1, mosaic: 0.5}]",
             "stages.1.mosaic needs strong_augmentation: True",
+        ),
+        (
+            "train_dataloader: {dataset: {transforms: {ops: [{type: Mosaic}, {type: Crop}]}}}",
+            "train_dataloader.dataset.transforms.ops.0.type names no transform 'Mosaic'; write its chance in "
+            "a stage, `stages: [{start: 4, mosaic: 0.5}]`",
         ),
         ("stages: [{start: 0, mixup: 1.5}]", "stages.0.mixup must be at least 0 and at most 1"),
         (
