@@ -7,6 +7,19 @@ import pytest
 import yaml
 
 from src.data.synthetic import DemoSettings, write_demo_dataset
+from src.solver import recorder
+
+
+@pytest.fixture
+def reports() -> None:
+    """Lets the runs of a test draw their reports."""
+
+
+@pytest.fixture(autouse=True)
+def no_reports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other tests' runs draw none: it would take half of so short a run."""
+    if "reports" not in request.fixturenames:
+        monkeypatch.setattr(recorder, "write_report", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="session")
