@@ -17,6 +17,8 @@ from .formats import Document, recognise
 
 PICTURE = None  # the key that pictures are counted under, beside the classes' ids
 Counts = Counter[Any]
+MAX_ROUNDS = 20  # two or three are enough for most
+NOTHING = 1e-12  # what rounding alone may seem to gain
 
 
 class Halves(NamedTuple):
@@ -87,7 +89,7 @@ def split(path: Path, *, val: float, seed: int, group_by: str = "none", again: b
 def choose(
     groups: Mapping[str, Sequence[int]], counts: Sequence[Counts], *, val: float, seed: int
 ) -> set[int]:
-    """The pictures to hold out: groups in a drawn order, each taken if that brings the counts nearer the aim.
+    """The pictures to hold out: groups in a drawn order change sides while that brings the counts nearer.
 
     How near is the sum, over the classes and the pictures, of the squared distance from the share that is
     wanted. All sums are rounded once (`math.fsum`), so that every machine decides alike.
@@ -104,17 +106,25 @@ def choose(
     if len(groups) < 2:
         raise ValueError(f"{len(groups)} group of pictures cannot be divided; choose another --group-by")
     totals = sum(counts, Counter())
-    held: Counts = Counter()
-    chosen: list[str] = []
-    order = sorted(groups, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).digest())
-    for name in order:
-        adds = sum((counts[k] for k in groups[name]), Counter())
-        change = math.fsum(
-            x * (x + 2 * (held[key] - val * totals[key])) / totals[key] ** 2 for key, x in adds.items()
-        )
-        if change < 0 and len(chosen) < len(groups) - 1:
-            chosen.append(name)
-            held += adds
+    order = sorted(
+        groups, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode(errors="surrogateescape")).digest()
+    )
+    sizes = {name: sum((counts[k] for k in groups[name]), Counter()) for name in order}
+    over = {key: -val * total for key, total in totals.items()}  # what is held out, beyond the aim
+    chosen: set[str] = set()
+    for _ in range(MAX_ROUNDS):
+        moved = False
+        for name in order:
+            sign = -1 if name in chosen else 1
+            gain = math.fsum(
+                x * (x + 2 * sign * over[key]) / totals[key] ** 2 for key, x in sizes[name].items()
+            )
+            if gain < -NOTHING and 0 < len(chosen) + sign < len(groups):
+                chosen ^= {name}
+                over.update({key: over[key] + sign * x for key, x in sizes[name].items()})
+                moved = True
+        if not moved:
+            break
     return {k for name in chosen or order[:1] for k in groups[name]}
 
 
