@@ -110,7 +110,9 @@ def build_dataset(
     stated = settings.dataset
     ops = [(op.type, op.knobs) for op in stated.transforms.ops]
     strong = stated.transforms.policy.ops if stated.transforms.policy else ()
-    pipeline = build_pipeline(ops, strong_ops=strong, size_hw=experiment.eval_spatial_size)
+    pipeline = build_pipeline(
+        ops, strong_ops=strong, size_hw=experiment.eval_spatial_size, keep_ratio=experiment.keep_ratio
+    )
     _check_normalisation(pipeline.normalize, model)
     origin = origin or find_origin(experiment.data, stated, "train")
     dataset = CocoDetection(
@@ -148,11 +150,14 @@ def build_evaluation(
 ) -> Evaluation:
     """The evaluation pictures and their scoring; labels mean `classes`, or the annotation file's own."""
     settings = experiment.val_dataloader
+    size = settings.total_batch_size
+    if not isinstance(size, int):
+        raise ValueError("val_dataloader.total_batch_size: `auto` is for training; give a number, say 32")
     origin = find_origin(experiment.data, settings.dataset, "val")
     dataset = build_dataset(experiment, settings, model, classes, origin=origin)
     loader = build_eval_loader(
         dataset,
-        batch_size=-(-settings.total_batch_size // distributed.world_size()),
+        batch_size=-(-size // distributed.world_size()),
         num_workers=settings.num_workers,
         rank=distributed.rank(),
         world_size=distributed.world_size(),
@@ -166,12 +171,14 @@ def build_evaluation(
         backend=experiment.evaluator.backend,
     )
     postprocessor = build_postprocessor(experiment).to(device)
-    return Evaluation(loader, postprocessor, evaluator, dataset.classes, device, dataset.picture)
+    parts = (loader, postprocessor, evaluator, dataset.classes, device, dataset.picture)
+    return Evaluation(*parts, keep_ratio=experiment.keep_ratio)
 
 
-def _share(total_batch_size: int) -> int:
+def _share(total_batch_size: int | str) -> int:
     """One rank's part of a training batch."""
     world = distributed.world_size()
+    assert isinstance(total_batch_size, int), "runs.py puts a number in the place of `auto`"
     if total_batch_size % world:
         raise ValueError(
             f"train_dataloader.total_batch_size is {total_batch_size}: {world} processes cannot share it; "

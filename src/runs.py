@@ -8,16 +8,17 @@ from pathlib import Path
 import torch
 
 from . import distributed
-from .assembly import build_evaluation, build_model, build_trainer
+from .assembly import build_criterion, build_evaluation, build_model, build_trainer
 from .core import Experiment
-from .data import Report, examine_before_training, find_origin, read_annotations
+from .data import Report, examine_before_training, find_origin, read_annotations, sizes_for
 from .evaluation import CocoMetrics
+from .solver.batch_size import probe
 from .solver.checkpoint import read_checkpoint
 from .solver.checkpoint_folder import CheckpointFolder
 from .solver.logs import make_folder, setup_logging
 from .solver.precision import choose_precision
 from .solver.recorder import record_test
-from .solver.resume import newest_checkpoint, stored_seed
+from .solver.resume import newest_checkpoint, stored_batch_plan, stored_seed
 from .solver.weights import class_names, load_model
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ def train(
         # a worker that died before the first checkpoint starts as it did
         resume, tune = (newest, None) if newest else (None if resume == "auto" else resume, tune)
     report = _examined(experiment)
-    experiment = _seeded(experiment, resume)
+    experiment = _seeded(_sized(experiment, device, resume), resume)
     trainer = build_trainer(experiment, device, resume=resume, tune=tune)
     # only now: a run that cannot start leaves nothing behind
     folder = make_folder(experiment.output_dir)
@@ -75,6 +76,31 @@ def _examined(experiment: Experiment) -> Report | None:
     if distributed.broadcast_int(int(fault != "")):
         raise ValueError(fault or "the main rank refuses the data")
     return report
+
+
+def _sized(experiment: Experiment, device: torch.device, resume: str | None) -> Experiment:
+    """The experiment with numbers for `total_batch_size: auto`: measured, or the resumed run's."""
+    loader = experiment.train_dataloader
+    if loader.total_batch_size != "auto":
+        return experiment
+    if experiment.accumulate_steps > 1:
+        raise ValueError(
+            f"accumulate_steps is {experiment.accumulate_steps}, but total_batch_size: auto sets it; "
+            "give one of the two"
+        )
+    if resume is not None:
+        plan = stored_batch_plan(read_checkpoint(Path(resume)))
+    else:
+        sizes = experiment.multi_scale and sizes_for(experiment.eval_spatial_size, 1)
+        plan = probe(
+            build_model(experiment),
+            build_criterion(experiment).to(device),
+            choose_precision(device, use_amp=experiment.use_amp, dtype=experiment.amp.dtype),
+            device,
+            size_hw=max(sizes or [experiment.eval_spatial_size]),
+        )
+    loader = replace(loader, total_batch_size=plan.total_batch_size)
+    return replace(experiment, train_dataloader=loader, accumulate_steps=plan.accumulate_steps)
 
 
 def _seeded(experiment: Experiment, resume: str | None) -> Experiment:

@@ -13,6 +13,7 @@ from ..distributed import is_main
 from ..door import Interrupted
 from ..evaluation import CocoEvaluator, CocoMetrics, Pictures
 from ..ops.drawing import draw_boxes
+from ..ops.padding import framed
 from ..structures import Batch, ClassNames, Detections, FinalOutput
 from .interrupt import StopRequest
 from .precision import Precision
@@ -32,6 +33,7 @@ class Evaluation:
         classes: Names for annotated pictures.
         device: Where the model runs.
         pictures: The pictures as stored, for a report.
+        keep_ratio: Whether the loader pads pictures before it resizes them.
     """
 
     def __init__(
@@ -42,6 +44,8 @@ class Evaluation:
         classes: ClassNames,
         device: torch.device,
         pictures: Pictures,
+        *,
+        keep_ratio: bool = False,
     ) -> None:
         self.loader = loader
         self.postprocessor = postprocessor
@@ -49,6 +53,7 @@ class Evaluation:
         self.classes = classes
         self.device = device
         self.pictures = pictures
+        self.keep_ratio = keep_ratio
 
     @torch.inference_mode()
     def __call__(
@@ -90,8 +95,8 @@ class Evaluation:
         height, width = batch.images.shape[-2:]
         for i in range(min(count, len(batch.images))):
             labels, boxes, scores = (part[i].cpu() for part in found)
-            stored_hw = batch.targets.sizes_hw[i]
-            seen = boxes * boxes.new_tensor([width / stored_hw[1], height / stored_hw[0]] * 2)
+            frame_hw = self._frames(batch)[i]
+            seen = boxes * boxes.new_tensor([width / frame_hw[1], height / frame_hw[0]] * 2)
             keep = scores >= SHOWN_ABOVE
             drawn.append(
                 draw_boxes(batch.images[i], seen[keep], labels[keep], scores[keep], names=self.classes.names)
@@ -102,5 +107,10 @@ class Evaluation:
         images = to_device_images(batch.images.to(self.device, non_blocking=True))
         with precision.autocast():
             output = model(images)
-        sizes_hw = torch.tensor(batch.targets.sizes_hw, device=self.device)
+        sizes_hw = torch.tensor(self._frames(batch), device=self.device)
         return self.postprocessor(FinalOutput(output.logits.float(), output.boxes_cxcywh.float()), sizes_hw)
+
+    def _frames(self, batch: Batch) -> list[tuple[int, int]]:
+        """(height, width) of what of each picture as stored, padding included, became the network's input."""
+        stored, input_hw = batch.targets.sizes_hw, (batch.images.shape[-2], batch.images.shape[-1])
+        return [framed(size_hw, input_hw) for size_hw in stored] if self.keep_ratio else list(stored)

@@ -86,3 +86,32 @@ def test_use_amp_reaches_an_evaluation(
     for flags in (["use_amp=True", "amp.dtype=bfloat16"], []):
         runs.test(assembly.load(path, flags), CPU, checkpoint=str(tmp_path / "best.pth"))
     assert [precision.dtype for precision in precisions] == [torch.bfloat16, None]
+
+
+class Oracle(nn.Module):
+    """Says what the loader's targets hold."""
+
+    def __init__(self, evaluation: Evaluation) -> None:
+        super().__init__()
+        self.answers = iter([batch.targets for batch in evaluation.loader])
+
+    def forward(self, images: Tensor) -> FinalOutput:
+        targets = next(self.answers)
+        logits = torch.full((len(images), 12, 6), -9.0)
+        boxes = torch.full((len(images), 12, 4), 0.5)
+        start = 0
+        for i, count in enumerate(targets.counts):
+            logits[i, range(count), targets.labels[start : start + count]] = 9.0
+            boxes[i, :count] = targets.boxes_cxcywh[start : start + count]
+            start += count
+        return FinalOutput(logits, boxes)
+
+
+@pytest.mark.parametrize("keep_ratio", [False, True])
+def test_padded_pictures_are_scored_in_their_own_pixels(
+    tiny_config: Callable[..., Path], keep_ratio: bool
+) -> None:
+    settings = assembly.load(tiny_config(eval_spatial_size=[64, 128], keep_ratio=keep_ratio))
+    built = assembly.build_evaluation(settings, CPU, assembly.build_model(settings))
+    metrics, _ = built(Oracle(built), Precision("cpu", None))
+    assert metrics.AP > 0.99
