@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import signal
 import sys
 from pathlib import Path
 
@@ -39,4 +40,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())  # not by door.run, which needs torch
+    try:  # not by door.run, which needs torch
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

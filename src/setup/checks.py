@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import timm
 import torch
@@ -14,8 +14,10 @@ from .. import assembly
 from ..core import Experiment
 from ..nn.backbone.vit import ViTShape, build_vit
 from .findings import Finding, Outcome, attempt
-from .needs import Pictures, Weights, check_pictures, check_weights, pictures_of, weights_of
+from .needs import Pictures, Weights, check_features, check_pictures, check_weights, pictures_of, weights_of
 from .rehearsal import export_and_compare, run_at_sizes, train_a_step
+
+T = TypeVar("T")
 
 CONFIGS = "configs/dfine"
 REHEARSED = {
@@ -32,14 +34,16 @@ class Built(NamedTuple):
         name: What the table calls it.
         experiment: What it says.
         kind: Levels and tensors of its backbone: those that agree in them run alike.
-        weights: What its backbone asks for, None for none.
+        weights: What its backbone and its teacher ask for.
+        features: Folder of a teacher's saved features, if it learns from them.
         pictures: What it trains and evaluates on.
     """
 
     name: str
     experiment: Experiment
     kind: tuple[object, ...]
-    weights: Weights | None
+    weights: tuple[Weights, ...]
+    features: str | None
     pictures: tuple[Pictures, ...]
 
 
@@ -59,10 +63,12 @@ def check_all(root: Path, named: Sequence[Path], *, quick: bool) -> Iterator[Fin
     built: dict[Path, Built] = {}
     for path in named or _whole_configs(root / CONFIGS):
         yield attempt(f"config {path.stem}", check_config, path, built)
-    for one in _distinct(built.values(), lambda one: one.weights):
-        if one.weights is not None:
-            name = f"{one.weights.section} {one.weights.model.partition('.')[0]}"
-            yield attempt(f"weights {name}", check_weights, one.weights, one.experiment)
+    asking = [(weights, one) for one in built.values() for weights in one.weights]
+    for weights, one in _distinct(asking, lambda pair: pair[0]):
+        name = f"{weights.section} {weights.model.partition('.')[0]}"
+        yield attempt(f"weights {name}", check_weights, weights, one.experiment)
+    for folder in dict.fromkeys(one.features for one in built.values() if one.features):
+        yield attempt("features", check_features, folder)
     for one in _distinct(built.values(), lambda one: one.pictures):
         yield attempt(f"pictures {one.name}", check_pictures, one.pictures)
     for one in _distinct(built.values(), lambda one: one.kind):
@@ -77,9 +83,9 @@ def _whole_configs(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.rglob("*.yml")) if "include" not in path.relative_to(folder).parts]
 
 
-def _distinct(several: Iterable[Built], key: Callable[[Built], object]) -> list[Built]:
+def _distinct(several: Iterable[T], key: Callable[[T], object]) -> list[T]:
     """The first of those that agree in `key`."""
-    first: dict[object, Built] = {}
+    first: dict[object, T] = {}
     for one in several:
         first.setdefault(key(one), one)
     return list(first.values())
@@ -129,8 +135,14 @@ def check_config(path: Path, built: dict[Path, Built]) -> Outcome:
     assembly.build_postprocessor(experiment)
     backbone: Any = model.backbone
     shapes = ((name, value.shape) for name, value in backbone.state_dict().items())
-    kind = (type(backbone), tuple(backbone.levels), *shapes)
-    built[path] = Built(path.stem, experiment, kind, weights_of(backbone), pictures_of(experiment))
+    built[path] = Built(
+        name=path.stem,
+        experiment=experiment,
+        kind=(type(backbone), tuple(backbone.levels), *shapes),
+        weights=weights_of(experiment, backbone),
+        features=experiment.distillation.features if experiment.distillation else None,
+        pictures=pictures_of(experiment),
+    )
     count = sum(parameter.numel() for parameter in model.parameters())
     return Outcome("ok", f"{count:,} parameters, {type(backbone).__name__}")
 

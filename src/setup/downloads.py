@@ -96,7 +96,7 @@ def from_link(published: Published, url: str, folder: Path) -> Path:
     path = folder / published.file
     if not _is_whole(path):
         digest = path.stem.rpartition("-")[2]
-        _take(fetch(Source(url, digest), path), path, published.model_name)
+        os.replace(_fitting(fetch(Source(url, digest), path), published.model_name), path)
     return path
 
 
@@ -107,11 +107,11 @@ def from_hub(published: Published, folder: Path) -> Path:
     path = folder / f"{repository.rpartition('/')[2]}{Path(HUB_FILE).suffix}"
     if not _is_whole(path):
         source = _on_hub(repository)
-        part = fetch(source, path)
+        part = _fitting(fetch(source, path), published.model_name)
         digest_file(path).unlink(missing_ok=True)
-        _take(part, path, published.model_name)
-        if source.sha256:
+        if source.sha256:  # before the file: one without its digest would stay so
             write_whole(digest_file(path), f"{source.sha256}  {path.name}\n".encode())
+        os.replace(part, path)
     return path
 
 
@@ -147,8 +147,8 @@ def _is_whole(path: Path) -> bool:
     return True
 
 
-def _take(part: Path, path: Path, model_name: str) -> None:
-    """Give `part` its final name, if it holds the weights of the model.
+def _fitting(part: Path, model_name: str) -> Path:
+    """`part` itself, if it holds the weights of the model.
 
     Raises:
         ValueError: It does not; then it is thrown away.
@@ -163,7 +163,7 @@ def _take(part: Path, path: Path, model_name: str) -> None:
         raise ValueError(
             f"what came is not the weights of {model_name}, and was thrown away: {error}"
         ) from error
-    os.replace(part, path)
+    return part
 
 
 def next_step(paths: Sequence[Path]) -> str:

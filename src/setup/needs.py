@@ -1,25 +1,30 @@
-"""The files that a configuration names: its backbone's weights, and pictures with their annotations."""
+"""The files that a configuration names: weights, saved features, and pictures with their annotations."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import huggingface_hub
+import torch
 
 from .. import assembly
 from ..core import Experiment
 from ..data import find_origin
 from ..nn.backbone import HGNetv2, load_pretrained
 from ..nn.backbone.vit import published_as
+from ..teachers import DinoV3Teacher, FeatureStore, load_weights
+from ..teachers.dinov3_teacher import MODEL_NAMES
 from .downloads import HUB_FILE, MODELS
 from .findings import Outcome
 
+TEACHER = "distillation.teacher"
+
 
 class Weights(NamedTuple):
-    """The weights that a backbone asks for.
+    """The weights that a backbone or a teacher asks for.
 
     Attributes:
-        section: The backbone's section in the configuration.
-        model: The model's name there.
+        section: Its section in the configuration.
+        model: The model's name.
         path: The file that is named, None for timm's hub.
         repository: Where timm's hub has them.
     """
@@ -30,20 +35,34 @@ class Weights(NamedTuple):
     repository: str
 
 
-def weights_of(backbone: Any) -> Weights | None:
-    """What `load_pretrained` would look for, None where the backbone starts from random weights."""
-    if not backbone.pretrained:
-        return None
-    if isinstance(backbone, HGNetv2):
-        model, repository = backbone.timm_name, f"timm/{backbone.timm_name}"
-    else:
-        model, repository = str(backbone.model_name), published_as(backbone.vit)[0]
-    path = backbone.checkpoint_path
-    return Weights(type(backbone).__name__, model, None if path is None else str(path), repository)
+def weights_of(experiment: Experiment, backbone: Any) -> tuple[Weights, ...]:
+    """What a run would load: the backbone's weights unless it starts from random ones, and the teacher's.
+
+    Args:
+        experiment: What is to be run.
+        backbone: Its backbone, as `assembly` builds it.
+    """
+    found = []
+    if backbone.pretrained:
+        model = backbone.timm_name if isinstance(backbone, HGNetv2) else backbone.model_name
+        repository = f"timm/{model}" if isinstance(backbone, HGNetv2) else published_as(backbone.vit)[0]
+        found.append(Weights(type(backbone).__name__, model, backbone.checkpoint_path, repository))
+    if experiment.distillation is not None and experiment.distillation.teacher is not None:
+        with torch.device("meta"):
+            teacher = _teacher(experiment)
+        name = MODEL_NAMES[teacher.model_type]
+        found.append(Weights(TEACHER, name, teacher.checkpoint_path, published_as(teacher.vit)[0]))
+    return tuple(found)
+
+
+def _teacher(experiment: Experiment) -> DinoV3Teacher:
+    assert experiment.distillation is not None and experiment.distillation.teacher is not None
+    stated = experiment.distillation.teacher
+    return DinoV3Teacher(model_type=stated.model_type, checkpoint_path=stated.checkpoint_path)
 
 
 def check_weights(weights: Weights, experiment: Experiment) -> Outcome:
-    """Whether the weights are there, whole, and fit the experiment's backbone, by filling one.
+    """Whether the weights are there, whole, and fit the experiment's backbone or teacher, by filling one.
 
     Raises:
         ValueError: They are damaged, or another model's.
@@ -52,12 +71,14 @@ def check_weights(weights: Weights, experiment: Experiment) -> Outcome:
         cached = huggingface_hub.try_to_load_from_cache(weights.repository, HUB_FILE)
         if not isinstance(cached, str):
             told = f"{weights.model} is not in the hub's cache: timm fetches it when training starts"
-            return Outcome(
-                "warn", told, f"start with network, or name a file: {weights.section}.checkpoint_path"
-            )
+            remedy = f"start with network, or name a file: {weights.section}.checkpoint_path"
+            return Outcome("warn", told, remedy)
     elif not Path(weights.path).is_file():
         return Outcome("warn", f"{weights.path} is not there", _how_to_get(weights))
-    load_pretrained(assembly.build_model(experiment).backbone)
+    if weights.section == TEACHER:
+        load_weights(_teacher(experiment))
+    else:
+        load_pretrained(assembly.build_model(experiment).backbone)
     return Outcome("ok", f"{weights.path or 'in the cache of the hub'}: whole, and fits {weights.model}")
 
 
@@ -65,12 +86,26 @@ def _how_to_get(weights: Weights) -> str:
     keys = {published.model_name: key for key, published in MODELS.items()}
     if weights.model not in keys:
         return (
-            f"put it there, or -u {weights.section}.checkpoint_path=null to take timm's (weights/README.md)"
+            f"put it there, or -u {weights.section}.checkpoint_path=null for timm's copy (weights/README.md)"
         )
     return (
-        f"python tools/download_dinov3_weights.py --model {keys[weights.model]} and the -u that it names, or "
-        "Meta's file (weights/README.md)"
+        f"python tools/download_dinov3_weights.py --model {keys[weights.model]}, and name its file with -u "
+        f"{weights.section}.checkpoint_path=...; or Meta's file (weights/README.md)"
     )
+
+
+def check_features(folder: str) -> Outcome:
+    """Whether a teacher's features are there.
+
+    Raises:
+        ValueError: What is there is damaged.
+    """
+    if not Path(folder).is_dir():
+        return Outcome(
+            "warn", f"{folder} is not there", "tools/extract_features.py writes it (docs/teacher.md)"
+        )
+    store = FeatureStore.open(Path(folder))
+    return Outcome("ok", f"{folder}: {len(store.shard_of)} pictures, {store.kind.model_type}")
 
 
 class Pictures(NamedTuple):

@@ -1,7 +1,7 @@
 """One file over HTTP, in pieces if need be: what has arrived is kept, and the next try goes on from there.
 
-`torch.hub.download_url_to_file` begins anew each time, as `huggingface_hub` does from 2.x on, which also
-compares no digest; so the transfer is ours, and urllib does the talking.
+`torch.hub.download_url_to_file` begins anew each time, and so does `huggingface_hub` 2.4, which over HTTP
+compares sizes alone; so the transfer is ours, and urllib does the talking.
 """
 
 import logging
@@ -72,9 +72,13 @@ def fetch(source: Source, path: Path) -> Path:
     return part
 
 
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.is_file() else 0
+
+
 def _answer(source: Source, part: Path) -> HTTPResponse:
     """The server's answer, from where `part` ends, or from the beginning where it cannot go on there."""
-    start = part.stat().st_size if part.is_file() else 0
+    start = _size(part)
     headers = {"User-Agent": "dfine-dinov3-weights", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
@@ -87,7 +91,7 @@ def _answer(source: Source, part: Path) -> HTTPResponse:
             part.unlink()
             return _answer(source, part)
         raise ValueError(f"{source.shown}: {_refusal(error.code)}") from None
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, UnicodeError) as error:
         raise ValueError(
             f"{source.shown}: cannot be reached ({_reason(error)}). Is this machine online, does it need a "
             "proxy (https_proxy)? weights/README.md says how to bring the file from another machine."
@@ -130,8 +134,8 @@ def _extent(answer: HTTPResponse, source: Source, part: Path) -> tuple[int, int 
     if answer.status != HTTPStatus.PARTIAL_CONTENT:
         return 0, int(length) if length else None
     piece = _RANGE.fullmatch(answer.headers["Content-Range"] or "")
-    if piece is None or int(piece[1]) != part.stat().st_size:
-        part.unlink()
+    if piece is None or int(piece[1]) != _size(part):
+        part.unlink(missing_ok=True)
         raise ValueError(f"{source.shown}: the server sent another piece than was asked for; try again.")
     return int(piece[1]), None if piece[2] == "*" else int(piece[2])
 

@@ -80,6 +80,12 @@ def test_a_whole_file_that_was_not_renamed_is_not_fetched_again(server, path):
     assert server.requests == []
 
 
+def test_all_as_a_piece_that_nobody_asked_for(server, path):
+    server.faults = ["unasked"]
+    fetch(source(server), path)
+    assert partial(path).read_bytes() == CONTENT
+
+
 def test_another_piece_than_asked_for_is_refused(server, path):
     server.faults = ["break", "shift"]
     for words in ("broke off", "another piece"):
@@ -183,9 +189,10 @@ def test_nobody_there(path):
     assert SECRET not in str(caught.value)
 
 
-def test_an_address_that_http_cannot_say_is_not_shown(server, path):
-    with pytest.raises(ValueError, match=r"\(InvalidURL\)") as caught:
-        fetch(Source(f"{server.address}/file.pth?{SECRET} &Policy=x", DIGEST), path)
+@pytest.mark.parametrize(("letter", "words"), [(" ", r"\(InvalidURL\)"), ("é", "'ascii' codec")])
+def test_an_address_that_http_cannot_say_is_not_shown(server, path, letter, words):
+    with pytest.raises(ValueError, match=rf"file\.pth: cannot be reached .*{words}") as caught:
+        fetch(Source(f"{server.address}/file.pth?{SECRET}{letter}&Policy=x", DIGEST), path)
     assert SECRET not in str(caught.value)
 
 

@@ -15,8 +15,8 @@ class WeightServer(ThreadingHTTPServer):
     """Serves `content` at any path, in the next of the ways in `faults`, or well when there are none left.
 
     A way is "break" (half of what is asked for, then the connection ends), "page", "other" (another file of
-    the same size), "plain" (no ranges), "shift" (a piece that was not asked for), "slow", "stall", "chunked",
-    "redirect", or a status.
+    the same size), "plain" (no ranges), "shift" (a piece that was not asked for), "unasked" (all as a piece),
+    "slow", "stall", "chunked", "redirect", or a status.
     """
 
     daemon_threads = True
@@ -64,7 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, {}, bytes(255 - byte for byte in content))
         elif fault == "chunked":
             self._chunked(content)
-        elif fault == "plain" or not asked:
+        elif fault == "plain" or (not asked and fault != "unasked"):
             self._answer(200, {}, content, fault)
         elif start >= len(content):
             self._answer(416, {"Content-Range": f"bytes */{len(content)}"}, b"")

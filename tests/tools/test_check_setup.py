@@ -218,3 +218,18 @@ def test_without_a_config_all_are_checked(repo_root, monkeypatch):
     folder = repo_root / "configs" / "dfine"
     assert set(asked) == set(folder.rglob("*.yml")) - set(folder.glob("include/*.yml"))
     assert {repo_root / name for name in checks.REHEARSED.values()} <= set(asked)
+
+
+@pytest.mark.usefixtures("weights_alone")
+def test_a_teacher_and_its_features(repo_root, config, tmp_path):
+    gone = tmp_path / "gone"
+    asked = config(
+        "asked", distillation={"teacher": {"model_type": "vit_base", "checkpoint_path": str(gone)}}
+    )
+    read = config("read", distillation={"features": str(gone)})
+    rows = found(repo_root, asked, read)
+    teacher = rows["weights distillation.teacher dinov3_base"]
+    assert teacher.status == "warn" and "--model base" in teacher.remedy
+    assert rows["features"].status == "warn" and "extract_features.py" in rows["features"].remedy
+    gone.mkdir()
+    assert "holds no features" in found(repo_root, read)["features"].told
