@@ -66,6 +66,10 @@ def describe(path: Path) -> Described:
     if file.name == CLASSES:
         return _describe_folders(file)
     content = _read_yaml(file)
+    if "kpt_shape" in content:
+        raise ValueError(
+            f"{file} describes key points (kpt_shape), whose lines are not read; export boxes instead"
+        )
     names = _read_names(content, file)
     stated = as_posix(str(content.get("path") or "."))
     base = file.parent / stated

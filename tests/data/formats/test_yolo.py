@@ -198,6 +198,7 @@ def test_a_split_without_any_label_file_is_a_fault(tmp_path: Path) -> None:
         ("train: images/train\nnc: 3\nnames: [a, b]\n", ["nc: 3", "names 2"]),
         ("train: images/train\nnames: {zero: a}\n", ["zero: a"]),
         ("train: images/train\nnames: [a, [b]]\n", ["names has 1"]),
+        ("train: images/train\nnames: [a]\nkpt_shape: [4, 2]\n", ["key points"]),  # lines like polygons
         ("- a\n", ["mapping"]),
         ("names: [a\n", ["no YAML"]),
         ("train: gone\nnames: [a]\n", ["train: gone", "data="]),
