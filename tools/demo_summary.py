@@ -29,7 +29,7 @@ def main() -> None:
         "checkpoint": args.folder / "best.pth",
         "ONNX model": args.folder / "model.onnx",
         "annotated pictures": args.folder / "pictures",
-        "loss and AP curves": args.folder / "curves.png",
+        "report to look at": args.folder / "report.html",
         "numbers by class": args.folder / "eval.json",
     }
     width = max(map(len, rows))

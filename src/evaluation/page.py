@@ -10,6 +10,8 @@ from PIL import Image
 
 from .gallery import Tile
 
+CHART_SCALE = 0.75
+
 STYLE = """
 :root { color-scheme: light dark; --ground: #f6f7f9; --card: #fff; --ink: #1f2937; --muted: #6b7280;
   --line: #e5e7eb; --accent: #2563eb; --bar: #bfdbfe; --truth: #00beff; --found: #ff6a00; }
@@ -40,7 +42,7 @@ a { color: var(--accent); text-underline-offset: 3px; }
 .charts { display: grid; gap: 14px; margin: 14px 0; align-items: start;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); }
 .card { padding: 12px; margin: 0; }
-.card img { display: block; max-width: min(100%, 780px); height: auto; margin: 0 auto; }
+.card img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
 .scroll { overflow: auto; max-height: 640px; margin: 14px 0; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: 0.92rem; }
 th, td { padding: 6px 12px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
@@ -173,9 +175,10 @@ def _photo(picture: Image.Image, alt: str) -> str:
 
 
 def _chart(path: Path, alt: str) -> str:
+    """A chart inside the page, shown smaller than it is: so it is sharp on a screen of more dots, too."""
     png = path.read_bytes()
     width, height = (int.from_bytes(png[start : start + 4], "big") for start in (16, 20))  # of the IHDR chunk
-    return _img("png", png, (width, height), alt, "chart")
+    return _img("png", png, (round(width * CHART_SCALE), round(height * CHART_SCALE)), alt, "chart")
 
 
 def _img(kind: str, data: bytes, size: tuple[int, int], alt: str, css: str) -> str:
