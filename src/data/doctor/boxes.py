@@ -3,7 +3,7 @@
 Legend: N boxes, K of them kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .document import Entry
 from .findings import Findings
 
+NUMBERS = (int, float)
 LARGEST = 1e9  # of a coordinate, in pixels
 ROUNDING = 1.0  # pixels that a box may leave its picture by without a word: formats round, or count from 1
 FEWEST = 3  # boxes that must leave their pictures before corners are suspected
@@ -37,12 +38,15 @@ def box_of(entry: Entry) -> list[Any] | None:
     box = entry.get("bbox")
     if box is None or box == []:
         return _around(entry.get("segmentation"))
-    return box if isinstance(box, list) and len(box) == 4 and all(map(_is_coordinate, box)) else None
+    return box if isinstance(box, list) and len(box) == 4 and _are_coordinates(box) else None
 
 
-def _is_coordinate(value: object) -> bool:
-    # the range leaves out NaN and infinity, too
-    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST < value < LARGEST
+def _are_coordinates(values: list[Any]) -> bool:
+    for value in values:
+        # the range leaves out NaN and infinity, too
+        if not isinstance(value, NUMBERS) or isinstance(value, bool) or not -LARGEST < value < LARGEST:
+            return False
+    return True
 
 
 def _around(polygons: object) -> list[float] | None:
@@ -52,7 +56,7 @@ def _around(polygons: object) -> list[float] | None:
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             return None
-        if not all(map(_is_coordinate, polygon)):
+        if not _are_coordinates(polygon):
             return None
     x = [value for polygon in polygons for value in polygon[::2]]
     y = [value for polygon in polygons for value in polygon[1::2]]
@@ -64,7 +68,7 @@ def check_boxes(
     sizes_hw: NDArray[np.int64],
     rows: NDArray[np.int64],
     category_ids: NDArray[np.int64],
-    places: Sequence[str],
+    place: Callable[[int], str],
     findings: Findings,
     *,
     drop_empty: bool,
@@ -76,7 +80,7 @@ def check_boxes(
         sizes_hw: [N, 2] of each box's picture.
         rows: [N] each box's picture.
         category_ids: [N].
-        places: N places, for messages.
+        place: Where the box of an index was written, for messages.
         findings: Where to note what is found.
         drop_empty: Whether boxes without an extent are left out instead of being an error.
     """
@@ -88,7 +92,7 @@ def check_boxes(
     beyond = np.maximum(-corners, corners - limits).max(axis=1, initial=-np.inf) > ROUNDING
 
     def note(code: str, chosen: NDArray[np.bool_], **severity: Any) -> None:
-        examples = [f"{places[k]} {_short(boxes_xywh_px[k])}" for k in np.flatnonzero(chosen).tolist()]
+        examples = [f"{place(k)} {_short(boxes_xywh_px[k])}" for k in np.flatnonzero(chosen).tolist()]
         findings.add(code, examples, **severity)
 
     if _are_corners(boxes_xywh_px, limits, beyond):
