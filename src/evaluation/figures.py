@@ -166,7 +166,8 @@ def class_bars(rows: Sequence[ClassMetrics]) -> Figure:
     axes.set_yticks(places, [f"{short(row.name)}  ({row.num_objects})" for row in shown])
     axes.set(xlim=(0, 108), ylim=(-0.7, max(len(shown), 1) - 0.3), xlabel="average precision [%]")
     axes.grid(axis="y", visible=False)
-    axes.set_title("AP of the classes (objects)", fontsize=11, color=INK, loc="left")
+    title = "AP of the classes (objects)" if len(shown) < BARS else f"Lowest AP, {BARS} classes (objects)"
+    axes.set_title(title, fontsize=11, color=INK, loc="left")
     if shown:
         axes.legend(frameon=False, fontsize=9, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncol=2)
     else:

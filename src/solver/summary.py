@@ -19,10 +19,13 @@ def closing_words(output_dir: Path, metric: str, best: Mapping[str, float]) -> s
     told = f"the run is over; best in epoch {best['epoch']:g}: {numbers}"
     if not weights.exists():
         return f"{told}; {weights} is missing, the newest weights are in {output_dir / 'last.pth'}"
+    report, numbers_in = output_dir / "report.html", output_dir / "metrics.jsonl"
+    # a run that was killed, and resumed past its best, has drawn none: `test` below does
+    shown = f"report   {report}" if report.exists() else f"curves   {output_dir / 'curves.png'}"
     return (
         f"{told}\n"
         f"  weights  {weights} (the newest: {output_dir / 'last.pth'})\n"
-        f"  report   {output_dir / 'report.html'}, numbers in {output_dir / 'metrics.jsonl'} and .csv\n"
+        f"  {shown}, numbers in {numbers_in} and .csv\n"
         f"  test     python train.py -c {config} --test-only -r {weights}\n"
         f"  export   python tools/deployment/export_onnx.py -c {config} -r {weights}"
     )

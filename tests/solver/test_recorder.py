@@ -20,6 +20,7 @@ from src.evaluation import CocoEvaluator
 from src.solver import recorder
 from src.solver.logs import MetricsLog
 from src.solver.recorder import Recorder, record_test
+from src.solver.summary import closing_words
 from src.structures import ClassNames, Detections
 
 CPU = torch.device("cpu")
@@ -159,3 +160,11 @@ def test_the_main_rank_writes_and_the_others_wait_for_it(tmp_path: Path) -> None
         {"scored": True, "reports": True, "world": 2},
         {"scored": False, "reports": True, "world": 2},
     ]
+
+
+def test_the_closing_words_name_the_report_where_there_is_one(tmp_path: Path) -> None:
+    best = {"AP": 0.5, "AP50": 0.7, "epoch": 3.0}
+    (tmp_path / "best.pth").touch()
+    assert f"curves   {tmp_path / 'curves.png'}" in closing_words(tmp_path, "AP", best)
+    (tmp_path / "report.html").touch()
+    assert f"report   {tmp_path / 'report.html'}" in closing_words(tmp_path, "AP", best)
