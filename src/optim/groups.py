@@ -105,7 +105,7 @@ def _layers_above(names: Iterable[str]) -> dict[str, int]:
     if not blocks:
         raise ValueError(
             "optimizer.layer_decay needs a ViT, parameters named backbone.vit.blocks.N., which the backbone "
-            "is not: remove it, or take a DINOv3Backbone"
+            "is not: remove it, or take a DINOv3Backbone or DinoAdapter"
         )
     norm = max(blocks) + 2  # its layer; 0 is what stands before the first block
 
