@@ -18,11 +18,9 @@ from ..optim.gradient_share import SteeredWeight, gradient_share
 from ..structures import GuidedOutput, Targets
 from ..teachers import FeatureStore
 from ..teachers.sources import TokenSource
-from .stages import Stage
+from .stages import MIXED, Stage
 
 logger = logging.getLogger(__name__)
-
-MIXED = ("mosaic", "mixup", "copyblend")
 
 
 class Aims(NamedTuple):
@@ -211,7 +209,9 @@ class Guidance:
         }
         other = [name for name, part in parts.items() if (part is None) != (state[name] is None)]
         if other:
-            raise ValueError(f"its {' and '.join(other)} of distillation or gram_anchoring are others")
+            raise ValueError(
+                f"its distillation or gram_anchoring is another, of which the {' and '.join(other)} tells"
+            )
         if self.guided.projector is not None:
             self.guided.projector.load_state_dict(state["projector"])
         if self.weight is not None:
@@ -224,7 +224,7 @@ def _check_moves(stages: Sequence[Stage], dataset: CocoDetection) -> None:
     pipeline = dataset.transforms
     strong = any(stage.strong_augmentation for stage in stages)
     moving = [name for name in pipeline.moves_frame if strong or name not in pipeline.strong_ops]
-    moving += [name for name in MIXED if any(getattr(stage, name, 0) for stage in stages)]
+    moving += [name for name in MIXED if any(getattr(stage, name) for stage in stages)]
     if moving:
         raise ValueError(
             f"distillation.features: {', '.join(moving)} moves or mixes the pictures, and the saved features "

@@ -155,8 +155,8 @@ def _load(path: Path, checkpoint: Mapping[str, Any], model: nn.Module, step: Tra
 def _load_guidance(checkpoint: Mapping[str, Any], step: TrainingStep) -> None:
     stored = checkpoint.get("guidance")
     if (stored is None) != (step.guidance is None):
-        who = "has" if step.guidance else "has not"
-        raise ValueError(f"this experiment {who} distillation or gram_anchoring, unlike the one it is of")
+        then, now = ("without", "has one of them") if step.guidance else ("with", "has neither")
+        raise ValueError(f"it was trained {then} distillation or gram_anchoring, and this experiment {now}")
     if step.guidance is not None and stored is not None:
         step.guidance.load_state_dict(stored)
 

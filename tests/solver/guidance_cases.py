@@ -1,13 +1,11 @@
-"""A tiny teacher, and tiny runs that it guides, for the tests of guidance."""
+"""A tiny teacher, for the tests of guidance."""
 
 from collections.abc import Mapping
 from typing import Any
 
-import pytest
 import torch
 
 from src.nn.backbone.vit import ViTShape
-from src.solver import guides
 from src.teachers import DinoV3Teacher
 
 TEACHER_DIM = 24
@@ -19,9 +17,3 @@ def tiny_teacher(knobs: Mapping[str, Any]) -> DinoV3Teacher:
     with torch.random.fork_rng():
         torch.manual_seed(5)
         return DinoV3Teacher(ViTShape(TEACHER_DIM, depth=2, num_heads=2, layer_scale=1.0), **knobs)
-
-
-@pytest.fixture
-def teacher_is_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever builds a teacher gets a tiny one."""
-    monkeypatch.setattr(guides, "build_teacher", tiny_teacher)

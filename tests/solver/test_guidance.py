@@ -12,7 +12,9 @@ from ledger import Ledger, watch_copies
 from step_cases import FLOAT32, NUM_CLASSES, make_batch, make_detector, snapshot, split
 from torch import Tensor
 
+from src import assembly
 from src.core.guidance_settings import TeacherSettings
+from src.data import build_pipeline
 from src.nn.criterion import DFINECriterion, HungarianMatcher
 from src.nn.dfine import DFINE
 from src.nn.guided import Guided, InitialViT
@@ -286,6 +288,17 @@ def test_saved_features_need_pictures_that_stay_in_their_place(
     with pytest.raises(ValueError, match=rf"distillation.features: {name} moves or mixes .* name a teacher"):
         saved_guidance().check_plan(stages, dataset(moving, strong))
     make_guidance(make_detector()).check_plan(stages, dataset(moving, strong))  # a teacher looks itself
+
+
+def test_the_config_with_saved_features_moves_nothing(repo_root: Path) -> None:
+    config = repo_root / "configs" / "dfine" / "distill" / "dfine_hgnetv2_n_saved_coco.yml"
+    stated = assembly.load(config).train_dataloader.dataset.transforms
+    pipeline = build_pipeline(
+        [(op.type, op.knobs) for op in stated.ops],
+        strong_ops=stated.policy.ops if stated.policy else (),
+        size_hw=(64, 64),
+    )
+    saved_guidance().check_plan([STRONG], dataset(pipeline.moves_frame, tuple(pipeline.strong_ops)))
 
 
 def test_strong_augmentation_that_never_runs_moves_nothing() -> None:
