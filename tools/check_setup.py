@@ -26,16 +26,23 @@ def parse() -> argparse.Namespace:
         help="check, train for a step and export these; without any, all of configs/dfine are checked",
     )
     parser.add_argument(
+        "-u", "--update", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change them all"
+    )
+    parser.add_argument(
         "--quick", action="store_true", help="with small pictures, and a small model to export"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.update and not args.config:
+        parser.error("-u changes configs that are named with -c")
+    return args
 
 
 def main() -> int:
     """Check and tell; the exit status is 1 if a check failed."""
     args = parse()
-    findings = check_setup(Path(__file__).resolve().parents[1], args.config, quick=args.quick)
+    root = Path(__file__).resolve().parents[1]
+    findings = check_setup(root, args.config, args.update, quick=args.quick)
     return tell(findings, functools.partial(print, flush=True), as_json=args.json)
 
 

@@ -47,13 +47,16 @@ class Built(NamedTuple):
     pictures: tuple[Pictures, ...]
 
 
-def check_all(root: Path, named: Sequence[Path], *, quick: bool) -> Iterator[Finding]:
+def check_all(
+    root: Path, named: Sequence[Path], overrides: Sequence[str] = (), *, quick: bool
+) -> Iterator[Finding]:
     """Check libraries, configurations and what these need; one failure stops no other check.
 
     Args:
         root: The repository.
         named: Configurations to check, to train for a step and to export; without any, all of the repository
             are checked, and one is trained and exported.
+        overrides: Each `key=value`, over what every one of them says.
         quick: Whether to rehearse with small pictures.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -62,7 +65,7 @@ def check_all(root: Path, named: Sequence[Path], *, quick: bool) -> Iterator[Fin
     yield attempt("timm", check_timm)
     built: dict[Path, Built] = {}
     for path in named or _whole_configs(root / CONFIGS):
-        yield attempt(f"config {path.stem}", check_config, path, built)
+        yield attempt(f"config {path.stem}", check_config, path, overrides, built)
     asking = [(weights, one) for one in built.values() for weights in one.weights]
     for weights, one in _distinct(asking, lambda pair: pair[0]):
         name = f"{weights.section} {weights.model.partition('.')[0]}"
@@ -123,13 +126,13 @@ def check_timm() -> Outcome:
     return Outcome("ok", f"{timm.__version__}, builds DINOv3's ViT-S/16")
 
 
-def check_config(path: Path, built: dict[Path, Built]) -> Outcome:
+def check_config(path: Path, overrides: Sequence[str], built: dict[Path, Built]) -> Outcome:
     """Build all that the configuration describes but its pictures; `built` then has it.
 
     Raises:
         ValueError: It cannot be built; all faults of the file at once.
     """
-    experiment = assembly.load(path)
+    experiment = assembly.load(path, overrides)
     model = assembly.build_model(experiment)
     assembly.build_criterion(experiment)
     assembly.build_postprocessor(experiment)

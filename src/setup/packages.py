@@ -23,7 +23,9 @@ EXTRAS = {
 }
 
 
-def check_setup(root: Path, named: Sequence[Path], *, quick: bool) -> Iterator[Finding]:
+def check_setup(
+    root: Path, named: Sequence[Path], overrides: Sequence[str] = (), *, quick: bool
+) -> Iterator[Finding]:
     """Check packages, and with these in place all the rest; the arguments are those of `check_all`."""
     findings = check_packages(root)
     yield from findings
@@ -32,7 +34,7 @@ def check_setup(root: Path, named: Sequence[Path], *, quick: bool) -> Iterator[F
         return
     from .checks import check_all
 
-    yield from check_all(root, named, quick=quick)
+    yield from check_all(root, named, overrides, quick=quick)
 
 
 def check_packages(root: Path) -> list[Finding]:

@@ -206,10 +206,18 @@ def test_the_door_as_json_and_its_status(repo_root, config, tmp_path, monkeypatc
     assert "fail  config missing" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("no_export")
+def test_the_door_takes_a_runs_overrides(repo_root, config, tmp_path, monkeypatch, capsys):
+    update = f"train_dataloader.dataset.img_folder={tmp_path / 'mine'}"
+    assert door(repo_root, monkeypatch, "-c", config(), "-u", update, "--quick") == 0
+    assert str(tmp_path / "mine") in capsys.readouterr().out
+    assert door(repo_root, monkeypatch, "-u", update) == 2
+
+
 def test_without_a_config_all_are_checked(repo_root, monkeypatch):
     asked: list[Path] = []
 
-    def note(path: Path, _: object) -> Outcome:
+    def note(path: Path, *_: object) -> Outcome:
         asked.append(path)
         return Outcome("ok", "not built")
 
