@@ -1,7 +1,6 @@
 """A dataset of pictures with COCO annotations."""
 
 import os
-from collections import defaultdict
 from pathlib import Path
 
 import torch
@@ -11,8 +10,9 @@ from torch.utils.data import Dataset
 
 from ..structures import ClassNames, Target
 from .annotation_cache import load_annotations
-from .annotations import examples, read_annotations
+from .annotations import read_annotations
 from .decode import PictureError, decode_rgb
+from .doctor import Findings, check_files
 from .formats import Source
 from .mixing import Chances, Mixing
 from .pipeline import Pipeline
@@ -73,31 +73,12 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
             )
         self.classes = self.annotations.classes
         self._real_folder = os.path.realpath(self.img_folder)
-        self._check_files()
+        findings = Findings(str(self.ann_file))
+        check_files(self.img_folder, self.annotations.file_names(), findings)
+        findings.refuse()
         # epoch, strong augmentation and chances, in shared memory: persistent workers hold a copy of all else
         self._now = torch.tensor([0.0, 1, *Chances()], dtype=torch.float64)
         self._now.share_memory_()  # type: ignore[no-untyped-call]
-
-    def _check_files(self) -> None:
-        if not self.img_folder.is_dir():
-            raise ValueError(
-                f"picture folder {self.img_folder} does not exist (annotations: {self.ann_file}); correct "
-                "img_folder"
-            )
-        by_folder: dict[str, set[str]] = defaultdict(set)
-        for file_name in self.annotations.file_names():
-            folder, name = os.path.split(file_name)
-            by_folder[folder].add(name)
-        missing: list[str] = []
-        for folder, names in by_folder.items():
-            path = self.img_folder / folder
-            present = set(os.listdir(path)) if path.is_dir() else set()
-            missing += sorted(os.path.join(folder, name) for name in names - present)
-        if missing:
-            raise ValueError(
-                f"picture folder {self.img_folder} lacks {len(missing)} of the {len(self)} pictures that "
-                f"{self.ann_file} lists: {examples(missing)}; correct img_folder, or restore the files"
-            )
 
     def set_epoch(
         self,

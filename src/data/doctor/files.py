@@ -24,33 +24,38 @@ def check_files(img_folder: Path, names: Sequence[str], findings: Findings) -> l
     outside: list[str] = []
     for sub, chosen in by_folder.items():
         folder = os.path.join(img_folder, sub)
-        is_link = _links_in(folder)
-        spelt = {_plain(name): name for name in is_link}
+        entries = _entries(folder)
+        spelt = {_plain(name): name for name in entries}
+        is_inside = _is_in(root, os.path.realpath(folder))
         for k in chosen:
             name = os.path.basename(names[k])
             path = os.path.join(folder, name)
-            if name not in is_link:
+            if name not in entries:
                 there = spelt.get(_plain(name))
                 (missing if there is None else misspelt).append(
                     names[k] if there is None else f"{names[k]} (the file is {there})"
                 )
-            elif not _is_in(root, os.path.realpath(path) if is_link[name] else os.path.realpath(folder)):
+                continue
+            is_link, is_file = entries[name]
+            if not (_is_in(root, os.path.realpath(path)) if is_link else is_inside):
                 outside.append(f"{names[k]} -> {os.path.realpath(path)}")
-            elif not os.path.isfile(path):
+            elif not is_file:
                 missing.append(f"{names[k]} (no regular file)")
             else:
                 paths[k] = path
+    if missing:
+        missing[0] += f" (looked for in {img_folder})"
     findings.add("picture-missing", missing)
     findings.add("picture-name-case", misspelt)
     findings.add("picture-outside", outside)
     return paths
 
 
-def _links_in(folder: str) -> dict[str, bool]:
-    """Whether each entry of a folder is a link; empty where there is no folder."""
+def _entries(folder: str) -> dict[str, tuple[bool, bool]]:
+    """Whether each entry of a folder is a link, and a file in the end; empty where there is no folder."""
     try:
         with os.scandir(folder) as entries:
-            return {entry.name: entry.is_symlink() for entry in entries}
+            return {entry.name: (entry.is_symlink(), entry.is_file()) for entry in entries}
     except OSError:
         return {}
 
