@@ -44,7 +44,7 @@ class DinoAdapter(nn.Module):
 
     The constructor builds with random weights; `load_pretrained` (in `pretrained.py`) fills the ViT.
     Freezing means the ViT alone: the adapter starts from nothing and always learns. It learns through
-    the blocks, so that a frozen ViT saves no activations here, as it does in DINOv3Backbone.
+    the blocks, so that a frozen ViT saves few of the activations that it saves in DINOv3Backbone.
 
     Args:
         model_name: An alias (`dinov3_small`, ..., `dinov2_small`, `dinov2_small_reg4`, ...) or the name of
