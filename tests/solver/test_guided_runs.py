@@ -20,6 +20,7 @@ from src.door import Interrupted
 from src.nn.deploy import to_deploy
 from src.solver import guides
 from src.solver.checkpoint import read_checkpoint
+from src.solver.resume import stored_state
 from src.solver.trainer import Trainer
 from src.teachers import FeatureKind, FeatureWriter
 
@@ -31,7 +32,7 @@ PLAN: dict[str, Any] = {
     "print_freq": 3,
     "checkpoint_step_freq": 0,
     "eval_every": 3,
-    "distillation": {**DISTILLATION, "restart_weight": 7.0},
+    "distillation": {**DISTILLATION, "restart_weight": 7.0, "share": 0.4},
     "gram_anchoring": GRAM,
     "stages": [
         {"start": 0, "backbone": "frozen"},
@@ -59,10 +60,10 @@ def lines(folder: Path, kind: str = "train") -> list[dict[str, Any]]:
 
 def test_the_cosine_falls_and_the_losses_stay_finite(tiny_config: Config, tmp_path: Path) -> None:
     rate = ["optimizer.lr=3e-3", "optimizer.params=[]", "clip_max_norm=1.0"]
-    config = tiny_config(epochs=7, eval_every=7, print_freq=4, distillation={**DISTILLATION, "weight": 10.0})
+    config = tiny_config(epochs=5, eval_every=5, print_freq=4, distillation={**DISTILLATION, "weight": 10.0})
     told = lines(train(config, tmp_path / "run", *rate))
     assert all(math.isfinite(value) for line in told for value in line.values() if value != "train")
-    assert told[-1]["distill_cosine"] < 0.6 * told[0]["distill_cosine"]
+    assert told[-1]["distill_cosine"] < 0.7 * told[0]["distill_cosine"]
     for line in told:
         assert line["loss_distill"] == pytest.approx(line["distill_weight"] * line["distill_cosine"])
         assert line["loss"] == pytest.approx(sum(v for k, v in line.items() if k.startswith("loss_")))
@@ -81,17 +82,13 @@ def guided(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory, finish
     return finished["guided"]
 
 
-def test_the_weight_changes_after_an_epoch_alone_and_is_reset_at_the_restart(
-    tiny_config: Config, tmp_path: Path
-) -> None:
-    told = lines(train(tiny_config(**PLAN), tmp_path / "run", "print_freq=1", "distillation.share=0.4"))
+def test_the_weight_changes_after_an_epoch_alone_and_is_reset_at_the_restart(guided: Path) -> None:
+    told = lines(guided)  # of steps 3 and 4 of each epoch, the first one a mean of three
     weights = [line["distill_weight"] for line in told]
-    shares = [line["distill_share"] for line in told]
-    by_epoch = [weights[i : i + STEPS_PER_EPOCH] for i in range(0, len(weights), STEPS_PER_EPOCH)]
-    assert [len(set(epoch)) for epoch in by_epoch] == [1, 1, 1]
-    mean = sum(shares[:STEPS_PER_EPOCH]) / STEPS_PER_EPOCH
+    assert weights[0] == weights[1] and weights[2] == weights[3] and weights[4] == weights[5]
+    mean = (3 * told[0]["distill_share"] + told[1]["distill_share"]) / STEPS_PER_EPOCH
     wanted = 2.0 * min((0.41 / 0.59) / (mean / (1 - mean)), 10.0)
-    assert [epoch[0] for epoch in by_epoch] == pytest.approx([2.0, wanted, 7.0], rel=1e-5)
+    assert weights[::2] == pytest.approx([2.0, wanted, 7.0], rel=1e-5)
 
 
 def test_gram_counts_once_the_vit_learns(guided: Path) -> None:
@@ -100,7 +97,7 @@ def test_gram_counts_once_the_vit_learns(guided: Path) -> None:
     assert all(0 <= line["gram_share"] < 1 for line in told[2:]) and told[-1]["loss_gram"] > 0
 
 
-@pytest.mark.parametrize("step", [2, 4, 6])
+@pytest.mark.parametrize("step", [4, 6])  # the last of an epoch, and one between two lines of the log
 def test_a_guided_run_that_is_stopped_ends_as_an_undisturbed_one(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guided: Path, step: int
 ) -> None:
@@ -131,12 +128,15 @@ def test_the_anchor_is_the_first_run_s_vit(tiny_config: Config, guided: Path) ->
     assert not same(dict(anchor), dict(vit))
 
 
-def test_off_is_off(tiny_config: Config, tmp_path: Path, guided: Path) -> None:
+def test_off_is_off(tiny_config: Config, guided: Path) -> None:
     experiment = assembly.load(tiny_config())
     assert experiment.distillation is None and experiment.gram_anchoring is None
-    plain = read_checkpoint(train(tiny_config(), tmp_path / "plain", "epochs=1") / "last.pth")
+    trainer = assembly.build_trainer(experiment, CPU)
+    assert trainer.step.guidance is None and trainer.step.callee is trainer.model
+    plain = stored_state(trainer.model, trainer.step, trainer.run, STEPS_PER_EPOCH)
     stored = read_checkpoint(guided / "last.pth")
-    assert stored.keys() - plain.keys() == {"guidance"} and not plain.keys() - stored.keys()
+    assert "guidance" in stored and not any("guid" in key for key in plain)
+    assert plain.keys() < stored.keys()
     for model in ("model", "ema"):
         keys = [(s[model] if model == "model" else s[model]["module"]).keys() for s in (plain, stored)]
         assert keys[0] == keys[1]
@@ -270,7 +270,7 @@ def train_on_a_rank(rank: int, config: Path, output: Path) -> dict[str, Any]:
         step_of(self, *rest)
 
     Trainer._save_or_stop = noted  # type: ignore[method-assign]
-    overrides = [f"output_dir={output}", "distillation.share=0.4", "train_dataloader.total_batch_size=4"]
+    overrides = [f"output_dir={output}"]
     experiment = assembly.load(config, overrides)
     trainer = assembly.build_trainer(experiment, CPU)
     trainer.fit()
