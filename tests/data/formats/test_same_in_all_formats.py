@@ -2,7 +2,9 @@
 
 import json
 import math
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +17,11 @@ from src import assembly, distributed, door
 from src.data import CocoDetection, build_pipeline
 from src.data.formats import recognise
 from src.evaluation.ground_truth import read_ground_truth
+from src.solver.checkpoint import save_checkpoint
 from src.solver.evaluate import Evaluation
 from src.solver.precision import choose_precision
+
+Door = Callable[..., tuple[int, str]]
 
 
 class Copies(NamedTuple):
@@ -107,13 +112,24 @@ def config(copies: Copies, tmp_path: Path, repo_root: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Door:
+    """Runs train.py with these arguments; gives exit status and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
+        return door.run(train.main), capsys.readouterr().err
+
+    return run
+
+
 def losses(folder: Path) -> list[dict[str, float]]:
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     return [{k: v for k, v in line.items() if "loss" in k} for line in lines if line["kind"] == "train"]
 
 
 def test_the_door_trains_on_each_with_the_same_losses(
-    copies: Copies, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    copies: Copies, config: Path, tmp_path: Path, call: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt  # before what costs most, the report
@@ -122,9 +138,7 @@ def test_the_door_trains_on_each_with_the_same_losses(
     found = {}
     for name, folder in copies.folders.items():
         output = tmp_path / name
-        arguments = ["-c", config, "-u", f"data={folder}", "--output-dir", output]
-        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
-        assert door.run(train.main) == 130
+        assert call("-c", config, "-u", f"data={folder}", "--output-dir", output)[0] == 130
         found[name] = losses(output)
     assert len(found["coco"]) == 2
     assert all(math.isfinite(value) for line in found["coco"] for value in line.values())
@@ -156,6 +170,45 @@ def test_the_resolved_config_loads_again_to_the_same(copies: Copies, config: Pat
         assert assembly.load(tmp_path / "config.yml") == experiment
 
 
+@pytest.mark.parametrize("copies", ["made"], indirect=True)
 def test_every_config_for_ones_own_pictures_takes_the_dataset(copies: Copies, repo_root: Path) -> None:
     for path in sorted((repo_root / "configs" / "dfine" / "custom").glob("*.yml")):
         assert assembly.load(path, [f"data={copies.folders['yolo']}"]).num_classes == 3
+
+
+@pytest.mark.parametrize("copies", ["made"], indirect=True)
+def test_the_door_evaluates_a_checkpoint(copies: Copies, config: Path, tmp_path: Path, call: Door) -> None:
+    folder = copies.folders["yolo"]
+    model = assembly.build_model(assembly.load(config, [f"data={folder}"]))
+    save_checkpoint(tmp_path / "best.pth", {"model": model.state_dict()})
+    arguments = (
+        "-u",
+        f"data={folder}",
+        "--output-dir",
+        tmp_path / "out",
+        "--test-only",
+        "-r",
+        tmp_path / "best.pth",
+    )
+    assert call("-c", config, *arguments)[0] == 0
+    scored = json.loads((tmp_path / "out" / "eval.json").read_text())
+    assert [row["name"] for row in scored["classes"]] == [
+        c["name"] for c in copies.splits["val"]["categories"]
+    ]
+
+
+@pytest.mark.parametrize("copies", ["made"], indirect=True)
+def test_what_stops_a_run_before_it_begins(copies: Copies, config: Path, tmp_path: Path, call: Door) -> None:
+    folder = tmp_path / "yolo"
+    shutil.copytree(copies.folders["yolo"], folder)
+    run = ("-c", config, "--output-dir", tmp_path / "out", "-u", f"data={folder}")
+    status, error = call(*run, "num_classes=4")
+    assert (status, "has 3 categories, but num_classes is 4" in error) == (2, True)
+    label = next((folder / "train" / "labels").iterdir())
+    label.write_text("0 0.5 0.5 0.5 0.5\n0 0.5\n")
+    status, error = call(*run)
+    assert (status, f"train/labels/{label.name}:2" in error) == (2, True)
+    (folder / "data.yaml").write_text("train: train/images\nnames: [a, b, c]\n")
+    status, error = call(*run)
+    assert (status, "no 'val' split" in error, "tools/dataset/split.py" in error) == (2, True, True)
+    assert not (tmp_path / "out").exists()
