@@ -91,6 +91,11 @@ def _sized(experiment: Experiment, device: torch.device, resume: str | None) -> 
     if resume is not None:
         plan = stored_batch_plan(read_checkpoint(Path(resume)))
     else:
+        if experiment.distillation is not None or experiment.gram_anchoring is not None:
+            logger.warning(
+                "total_batch_size: auto measures the student alone, and a teacher or an anchor needs memory "
+                "too: where it does not suffice, give a number"
+            )
         sizes = experiment.multi_scale and sizes_for(experiment.eval_spatial_size, 1)
         plan = probe(
             build_model(experiment),

@@ -19,6 +19,7 @@ from src.data.collate import collate
 from src.door import Interrupted
 from src.nn.deploy import to_deploy
 from src.solver import guides
+from src.solver.batch_size import BatchPlan
 from src.solver.checkpoint import read_checkpoint
 from src.solver.resume import stored_state
 from src.solver.trainer import Trainer
@@ -256,6 +257,16 @@ def test_any_backbone_can_be_taught_and_only_a_dinov3_vit_anchored(
 def test_an_anchor_and_a_compiled_backbone_are_refused(tiny_config: Config, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="set compile to False or remove gram_anchoring"):
         train(tiny_config(gram_anchoring=GRAM, compile=True), tmp_path / "run")
+
+
+def test_a_measured_batch_leaves_the_teacher_out_and_says_so(
+    tiny_config: Config, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(runs, "probe", lambda *_, **__: BatchPlan(4, 1))
+    auto = ["train_dataloader.total_batch_size=auto"]
+    for section, said in (({}, False), ({"distillation": DISTILLATION}, True)):
+        runs._sized(assembly.load(tiny_config(**section), auto), CPU, None)
+        assert ("measures the student alone" in caplog.text) is said
 
 
 def train_on_a_rank(rank: int, config: Path, output: Path) -> dict[str, Any]:
