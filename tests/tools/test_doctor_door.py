@@ -142,6 +142,18 @@ def test_a_yolo_folder_is_examined_with_file_and_line(call: Call, yolo: Path) ->
     assert found["box-duplicated"]["severity"] == "repaired"
 
 
+def test_yolo_boxes_of_pictures_that_exif_turns_need_no_warning(call: Call, yolo: Path) -> None:
+    picture = yolo / "images" / "train" / "train1.png"
+    for orientation in (3, 6):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        with Image.open(picture) as image:
+            image.convert("RGB").save(picture, "JPEG", exif=exif)
+        status, out, _ = call(yolo, "--json")
+        codes = [finding["code"] for finding in json.loads(out)["findings"]]
+        assert status == 0 and "picture-exif-ignored" not in codes
+
+
 def test_a_dataset_without_validation_says_what_makes_one(call: Call, yolo: Path) -> None:
     (yolo / "data.yaml").write_text("train: images/train\nnames: [cat, dog]\n")
     status, out, _ = call(yolo)

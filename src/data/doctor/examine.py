@@ -30,6 +30,7 @@ class Part(NamedTuple):
         places: Where each annotation was written, if not in a COCO JSON.
         findings: What was found in reading it; what is found later is added.
         drop_empty_boxes: Whether boxes without an extent are left out instead of being an error.
+        follows_exif: Whether its boxes were put right for pictures that EXIF turns.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Part(NamedTuple):
     places: Sequence[str]
     findings: Findings
     drop_empty_boxes: bool = False
+    follows_exif: bool = False
 
 
 def part_of_json(name: str, path: Path, img_folder: Path, *, drop_empty_boxes: bool = False) -> Part:
@@ -57,8 +59,16 @@ def part_of_source(name: str, source: Source, *, drop_empty_boxes: bool = False)
     findings = Findings(str(source.path))
     for fault in source.faults:
         findings.add(fault.kind, [fault])
-    document = check_kind(source.document, findings)
-    return Part(name, source.path, source.img_folder, document, source.places, findings, drop_empty_boxes)
+    return Part(
+        name,
+        source.path,
+        source.img_folder,
+        check_kind(source.document, findings),
+        source.places,
+        findings,
+        drop_empty_boxes,
+        follows_exif=source.format == "yolo",
+    )
 
 
 def examine(parts: Sequence[Part], *, decode: bool, findings: Findings | None = None) -> Report:
@@ -94,7 +104,7 @@ def _examine_one(part: Part, *, decode: bool) -> tuple[Examined, Split]:
     listed = checked.listed
     paths = check_files(part.img_folder, listed.names, part.findings)
     jobs = [
-        Job(name, path, size_hw)
+        Job(name, path, size_hw, part.follows_exif)
         for name, path, size_hw in zip(listed.names, paths, listed.sizes_hw, strict=True)
         if path is not None
     ]

@@ -28,11 +28,13 @@ class Job(NamedTuple):
         name: As the document has it.
         path: Of its file.
         size_hw: As the document says.
+        follows_exif: Whether its boxes are known to fit the picture, whatever EXIF says.
     """
 
     name: str
     path: str
     size_hw: tuple[int, int]
+    follows_exif: bool = False
 
 
 class Seen(NamedTuple):
@@ -91,7 +93,7 @@ def _notes(header: Header, job: Job) -> list[tuple[str, str]]:
     turned = is_turned(header, job.size_hw, job.path)
     kinds = {
         "picture-turned": turned,
-        "picture-exif-ignored": header.orientation != 1 and not turned,
+        "picture-exif-ignored": header.orientation != 1 and not turned and not job.follows_exif,
         "picture-cmyk": header.mode == "CMYK",
         "picture-16-bit": header.mode.startswith("I;16"),
         "picture-alpha": header.is_transparent,
