@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from .annotations import read_repaired
 from .formats import Document, Format, Source, recognise
 
 
@@ -36,11 +37,20 @@ def convert(path: Path, *, split: str | None = None, img_folder: Path | None = N
     layout = recognise(path)
     if split is None and len(layout.readers) > 1:
         raise ValueError(f"{path} has the splits {', '.join(layout.readers)}; name one with --split")
-    source = layout.read(split or next(iter(layout.readers)))
-    source.require_readable()
+    source = checked(layout.read(split or next(iter(layout.readers))))
     folder = img_folder.resolve() if img_folder else source.img_folder
     head = {"info": {"description": f"converted from {layout.format}"}, "licenses": []}
     return Converted(layout.format, folder, {**head, **seen_from(folder, source)})
+
+
+def checked(source: Source) -> Source:
+    """The source with its document repaired where that can be done; empty boxes stay.
+
+    Raises:
+        ValueError: Not all of it can be read, or used.
+    """
+    source.require_readable()
+    return source._replace(document=read_repaired(source.path, source))
 
 
 def seen_from(folder: Path, source: Source) -> Document:

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from .annotations import read_annotations
-from .conversion import seen_from
+from .conversion import checked, seen_from
 from .formats import Document, recognise
 
 PICTURE = None  # the key that pictures are counted under, beside the classes' ids
@@ -73,11 +72,9 @@ def split(path: Path, *, val: float, seed: int, group_by: str = "none", again: b
     layout = recognise(path)
     if "val" in layout.readers and not again:
         raise ValueError(f"dataset {path} has a validation split already; --force divides it anew")
-    sources = [layout.readers[name]() for name in ("all", "train", "val") if name in layout.readers]
+    sources = [checked(layout.readers[name]()) for name in ("all", "train", "val") if name in layout.readers]
     if not sources:
         raise ValueError(f"dataset {path} has only {', '.join(layout.readers)}; there is nothing to divide")
-    for source in sources:
-        read_annotations(source.path, source=source, drop_empty_boxes=True)  # raises what is wrong
     whole = _join([seen_from(layout.root, source) for source in sources], path)
     groups = _groups([image["file_name"] for image in whole["images"]], group_by)
     chosen = choose(groups, _counts(whole), val=val, seed=seed)

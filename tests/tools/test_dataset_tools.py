@@ -88,6 +88,23 @@ def test_convert_refuses_what_it_cannot_read_whole(yolo: Path) -> None:
         convert(yolo)
 
 
+@pytest.mark.parametrize(
+    "text", ["[]", "{}", '{"images": [3], "annotations": [], "categories": [{"id": 1, "name": "a"}]}']
+)
+def test_neither_takes_a_json_that_is_no_dataset(tmp_path: Path, text: str) -> None:
+    (tmp_path / "mine.json").write_text(text)
+    with pytest.raises(ValueError, match=r"mine\.json"):
+        convert(tmp_path / "mine.json")
+    with pytest.raises(ValueError, match=r"mine\.json"):
+        split(tmp_path / "mine.json", val=0.5, seed=0)
+
+
+def test_an_empty_box_is_converted_as_it_is(yolo: Path) -> None:
+    (yolo / "labels" / "film 1" / "01_0.txt").write_text("0 0.5 0.5 0 0.1\n")
+    assert [a["bbox"][2] for a in convert(yolo).document["annotations"]].count(0) == 1
+    assert len(split(yolo, val=0.2, seed=0).val["images"]) > 3
+
+
 def test_convert_asks_which_split(yolo: Path) -> None:
     with (yolo / "data.yaml").open("a") as file:
         file.write("val: images/film 0\n")

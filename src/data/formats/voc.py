@@ -176,12 +176,14 @@ class _Reading:
         except VocError as error:
             self.fault(place, "file-unreadable", str(error))
             return
-        picture = self._picture(path, content)
-        if picture is None:
+        pictures = self._pictures_of(path, content)
+        if len(pictures) != 1:
+            found = f"{len(pictures)} pictures are" if pictures else "no picture for it is"
             self.fault(
-                place, "picture-missing", f"no picture for it is called {path.stem}, nor '{content.filename}'"
+                place, "picture-missing", f"{found} called {path.stem}, or '{content.filename}' as it says"
             )
             return
+        picture = pictures[0]
         size_hw = content.size_hw
         if size_hw is None:
             try:
@@ -191,16 +193,14 @@ class _Reading:
                 return
         self._note_objects(content, place, self._note_picture(picture, size_hw))
 
-    def _picture(self, path: Path, content: VocFile) -> Path | None:
+    def _pictures_of(self, path: Path, content: VocFile) -> list[Path]:
         """The picture called as the XML file, else the one that it names, if that has no file of its own."""
         stated = as_posix(content.filename).rpartition("/")[2]
         stem = path.stem if path.stem in self._pictures else Path(stated).stem
-        candidates = self._pictures.get(stem, [])
         if stem != path.stem and path.with_name(f"{stem}.xml").exists():
-            candidates = []
-        return next(
-            (picture for picture in candidates if picture.name == stated), next(iter(candidates), None)
-        )
+            return []
+        candidates = self._pictures.get(stem, [])
+        return [picture for picture in candidates if picture.name == stated] or candidates
 
     def _note_picture(self, picture: Path, size_hw: tuple[int, int]) -> int:
         image_id = len(self.images) + 1

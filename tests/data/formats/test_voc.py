@@ -132,6 +132,16 @@ def test_the_picture_may_be_called_otherwise(tmp_path: Path) -> None:
     assert [image["file_name"] for image in images] == ["JPEGImages/Cat.JPG"]
 
 
+def test_of_several_pictures_of_a_name_the_file_says_which(tmp_path: Path) -> None:
+    made(tmp_path, a=xml("a.png", CAT), b=xml("b.gif", CAT))
+    picture(tmp_path / "JPEGImages" / "a.png")
+    picture(tmp_path / "JPEGImages" / "b.png")
+    source = recognise(tmp_path).read("all")
+    assert [image["file_name"] for image in source.document["images"]] == ["JPEGImages/a.png"]
+    assert faults(source) == [("Annotations/b.xml", "picture-missing")]
+    assert "2 pictures are called b" in source.faults[0].text
+
+
 def test_all_faults_are_told_with_their_places_and_the_rest_is_read(tmp_path: Path) -> None:
     good = xml("a.jpg", CAT)
     made(
