@@ -35,6 +35,13 @@ def found(pixels: torch.Tensor) -> list[int]:
     return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 
+def sliver(box: np.ndarray, hw: tuple[int, int], degrees: float) -> float:
+    """How long a wedge of less than 1.5 pixels may be that the picture's edge cuts off a turned rectangle."""
+    steepness = math.tan(math.radians(min(degrees % 90, -degrees % 90)))
+    cut = (box[:2] <= 0).any() or box[2] >= hw[1] or box[3] >= hw[0]
+    return 1.5 / steepness if cut and steepness else 0.0
+
+
 @given(
     hw=st.tuples(sides, sides),
     at=st.tuples(shares, shares),
@@ -54,7 +61,9 @@ def test_a_moved_box_is_where_its_pixels_are(hw, at, of, degrees, scale, shift):
         assert moved.labels.tolist() == [5]
         assert (box[:2] >= 0).all() and box[2] <= hw[1] and box[3] <= hw[0] and (box[2:] > box[:2]).all()
         if min(box[2:] - box[:2]) > 3:
-            assert np.abs(np.array(found(pixels)) - box).max() <= 2
+            beyond = np.array(found(pixels)) - box
+            assert (beyond[:2] >= -2).all() and (beyond[2:] <= 2).all()
+            assert np.abs(beyond).max() <= 2 + sliver(box, hw, degrees)
     else:
         original = sample.boxes[0]
         area = float((original[2:] - original[:2]).prod()) * scale**2

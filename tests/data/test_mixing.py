@@ -76,9 +76,14 @@ def test_a_mosaics_boxes_are_where_their_colours_are(hws, four, labels, scale, d
     assert_inside(whole.boxes, pixels.shape[:2])
     assert len(whole.labels) == len(whole.boxes) == len(set(whole.labels.tolist()))
     nearest = np.square(pixels.numpy()[..., None, :] - COLOURS.astype(float)).sum(-1).argmin(-1)
+    far = np.array(pixels.shape[1::-1])
     for box, label in zip(whole.boxes, whole.labels.tolist(), strict=True):
         if min(box[2:] - box[:2]) > 3:
-            assert np.abs(np.array(bounds(nearest == label)) - box).max() <= 2
+            beyond = np.array(bounds(nearest == label)) - box
+            assert (beyond[:2] >= -2).all() and (beyond[2:] <= 2).all()
+            # what the edge cuts off a turned rectangle may be thinner than a pixel: see test_affine.py
+            cut = (box[:2] <= 0).any() or (box[2:] >= far).any()
+            assert cut or np.abs(beyond).max() <= 2
     for label in {1, 2, 3} - set(whole.labels.tolist()):
         # dropped: of its rectangle, at least a ninth of a tile of 96 pixels by 16, little is seen
         assert (nearest == label).mean() < 0.1

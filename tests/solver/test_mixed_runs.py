@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import loader
 from test_resume import STEPS_PER_EPOCH, ask_to_stop_in_step, train
 
 from benchmarks.faults import differences
@@ -15,6 +14,7 @@ from src import assembly
 from src.data import TrainLoader
 from src.door import Interrupted
 from src.solver.preview import preview
+from src.solver.stages import augmentation, plan_stages, stages_table
 
 Config = Callable[..., Path]
 PLAN: dict[str, Any] = {
@@ -33,9 +33,8 @@ PLAN: dict[str, Any] = {
 
 
 @pytest.fixture
-def four_phases(tiny_config: Config, tiny_dataset: Path) -> Path:
-    train_loader = loader(tiny_dataset, "train", 4)
-    return tiny_config(**PLAN, train_dataloader=train_loader)
+def four_phases(tiny_config: Config) -> Path:
+    return tiny_config(**PLAN)
 
 
 def test_each_phase_mixes_as_planned_with_finite_losses(
@@ -65,12 +64,28 @@ def test_a_run_stopped_among_mixed_pictures_ends_as_an_undisturbed_one(
 ) -> None:
     whole = train(four_phases, tmp_path / "whole")
     cut = tmp_path / "cut"
-    for number, step in enumerate((5, 6, 8, 11)):
+    for number, step in enumerate((6, 10)):
         with monkeypatch.context() as patch, pytest.raises(Interrupted):
             ask_to_stop_in_step(patch, step)
             train(four_phases, cut, f"train_dataloader.num_workers={number % 2}", resume="auto")
     train(four_phases, cut, "mixing.cache_mb=0", resume="auto")
     assert differences(cut, whole) == []
+
+
+def test_the_config_has_deims_plan(repo_root: Path) -> None:
+    experiment = assembly.load(repo_root / "configs" / "dfine" / "deim" / "dfine_dinov3_s_deim_coco.yml")
+    stages = plan_stages(experiment.stages, epochs=experiment.epochs, num_blocks=12)
+    told = [line.split("  ")[0] for line in stages_table(stages).splitlines()[1:]]
+    assert told == ["0-3", "4-33", "34-59", "60-67"]
+    assert [augmentation(stage) for stage in stages] == [
+        "plain",
+        "strong, mosaic 0.5, mixup 0.5, copyblend 0.5",
+        "strong, copyblend 0.5",
+        "plain",
+    ]
+    assert {s.backbone for s in stages} == {"all"} and experiment.components["DFINECriterion"]["losses"][
+        0
+    ] == "mal"
 
 
 def test_a_preview_shows_the_epochs_own_batch(four_phases: Path) -> None:
