@@ -47,6 +47,17 @@ def groups_of(experiment: Experiment, model: nn.Module, layer_decay: float = 1.0
     return parameter_groups(model, rules, **settings, layer_decay=layer_decay)
 
 
+def test_stated_counts_are_what_is_built(repo_root: Path) -> None:
+    path = repo_root / "configs" / "dfine" / "dfine_dino_adapter_s_coco.yml"
+    model = build_model(load(path))
+    of_vit, of_backbone, together = (
+        sum(p.numel() for p in part.parameters()) for part in (model.backbone.vit, model.backbone, model)
+    )
+    assert f"{together:,} parameters" in path.read_text()
+    page = (repo_root / "docs" / "dino_adapter.md").read_text()
+    assert f"| {of_vit:,} | {of_backbone - of_vit:,} | {together:,} |" in page
+
+
 @pytest.mark.parametrize("name", ["dinov3_small", "dinov2_small", "dinov2_small_reg4"])
 def test_the_vit_learns_slowly_and_vectors_do_not_decay(repo_root: Path, name: str) -> None:
     experiment, model = tiny(repo_root, f"DinoAdapter.model_name={name}")
