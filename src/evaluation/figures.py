@@ -3,9 +3,11 @@
 Legend: C classes.
 """
 
+import logging
 import os
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.font_manager import get_font_names
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
@@ -31,6 +34,10 @@ COLOURS = (
 ACCENT = COLOURS[0]
 DPI = 150
 WIDTH = 5.6  # inches
+FONTS = (
+    "DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "PingFang SC",
+    "Microsoft YaHei", "Arial Unicode MS",
+)  # fmt: skip
 NAMED_CLASSES = len(COLOURS)  # more lines than this are not told apart
 BARS = 100
 CELLS_WITH_NUMBERS, CELLS_WITH_NAMES = 16, 100
@@ -58,6 +65,7 @@ def save(figure: Figure, path: Path) -> Path:
     """Write the picture, whole or not at all; names are shown as they are, whatever signs they hold."""
     for text in figure.findobj(Text):
         text.set_parse_math(False)
+        text.set_fontfamily(_families())
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".tmp")
     with warnings.catch_warnings(), partial.open("wb") as file:
@@ -65,6 +73,14 @@ def save(figure: Figure, path: Path) -> Path:
         figure.savefig(file, format="png")
     os.replace(partial, path)
     return path
+
+
+@cache
+def _families() -> list[str]:
+    """Fonts that are here: matplotlib's own, then the first that has a sign it lacks."""
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # another weight will do
+    installed = set(get_font_names())
+    return [name for name in FONTS if name in installed]
 
 
 def short(name: str) -> str:
@@ -126,7 +142,7 @@ def _finish_curves(figure: Figure, axes: Axes, title: str, legend: str) -> None:
 def _legend_below(figure: Figure, axes: Axes, title: str | None = None) -> None:
     """A legend under the axes, in as many columns as its words allow; the figure grows by its rows."""
     words = [str(line.get_label()) for line in axes.lines if not str(line.get_label()).startswith("_")]
-    columns = int(np.clip(WIDTH / (0.55 + 0.075 * max(map(len, words))), 1, 4))
+    columns = int(np.clip(WIDTH / (0.55 + 0.085 * max(map(len, words))), 1, 4))
     figure.set_figheight(figure.get_figheight() + 0.19 * (-(-len(words) // columns) - 1))
     axes.legend(
         title=title, frameon=False, fontsize=9, title_fontsize=9, alignment="left",
@@ -169,7 +185,7 @@ def class_bars(rows: Sequence[ClassMetrics]) -> Figure:
     title = "AP of the classes (objects)" if len(shown) < BARS else f"Lowest AP, {BARS} classes (objects)"
     axes.set_title(title, fontsize=11, color=INK, loc="left")
     if shown:
-        axes.legend(frameon=False, fontsize=9, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncol=2)
+        axes.legend(edgecolor="white", fontsize=9, loc="lower right")
     else:
         _say_empty(axes)
     return figure

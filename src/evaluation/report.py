@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 NUM_PREDICTIONS = 12
 NUM_ERRORS = 8  # of each kind
+TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")  # Unicode's bidirectional overrides and isolates
 
 
 def write_metrics(metrics: CocoMetrics, path: str | Path) -> None:
@@ -74,8 +76,11 @@ def _writable_names(scored: Scored) -> Scored:
 
 
 def _writable(name: str) -> str:
-    """The name; half a surrogate pair, as broken file names hold, becomes a question mark."""
-    return name.encode("utf-8", "replace").decode("utf-8")
+    """The name without signs that would turn what follows it around, a score for one.
+
+    Half a surrogate pair, as broken file names hold, becomes a question mark.
+    """
+    return TURNING.sub("", name).encode("utf-8", "replace").decode("utf-8")
 
 
 def _draw_charts(findings: Findings, folder: Path) -> dict[str, Path]:

@@ -46,7 +46,7 @@ def test_names_stay_words(chromium: Browser, page: Path) -> None:
     chromium.open(page)
     assert chromium.ask("return document.querySelectorAll('script, i, b b').length") == 0
     cells = chromium.ask("return [...document.querySelectorAll('#classes td.words')].map(c => c.textContent)")
-    assert cells == [name.encode("utf-8", "replace").decode() for name in NASTY_NAMES]
+    assert cells == [name.replace("\ud800", "?").replace("\u202e", "") for name in NASTY_NAMES]
     assert chromium.ask("return document.title") == "a & <i>run: evaluation"
 
 

@@ -16,7 +16,7 @@ Box = list[float]
 NASTY_NAMES = (
     "<script>alert(1)</script>",
     "猫 & 狗",
-    "$x_{",
+    "$x_{$",
     'a "b"\nc',
     "\ud800 lone",
     "x" * 300,

@@ -98,13 +98,14 @@ def test_names_are_words_whatever_they_hold(tmp_path):
     for word in (
         "<script>alert(1)</script>",
         "猫 & 狗",
-        "$x_{",
+        "$x_{$",
         'a "b" c',
         "? lone",
         "folder/<b>1",
         "a & <b>run",
     ):
         assert word in found.words, word
+    assert "\u202e" not in found.words
 
 
 def test_an_empty_set(tmp_path):
