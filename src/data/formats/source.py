@@ -12,6 +12,7 @@ FAULTS = {
     "file-unreadable": "annotation files that cannot be read",
     "file-missing": "annotation files that a list names and that are not there",
     "labels-missing": "splits of which no picture has a label file",
+    "label-shared": "annotation files that several pictures share",
     "label-without-picture": "annotation files without a picture",
     "line-malformed": "lines that are no object",
     "object-malformed": "objects without a name or a box of four numbers",

@@ -68,7 +68,7 @@ def _read(described: Described, split: str, categories: list[Document]) -> Sourc
         root,
         {"images": reading.images, "annotations": reading.annotations, "categories": categories},
         tuple(reading.places),
-        (*faults, *reading.faults, *_labels_alone(root, pictures)),
+        (*faults, *reading.faults, *_labels_shared(root, pictures), *_labels_alone(root, pictures)),
     )
 
 
@@ -185,6 +185,22 @@ def label_file(picture: Path, root: Path) -> Path:
             parts[k] = LABELS[parts[k]]
             break
     return Path(root, *parts).with_suffix(".txt")
+
+
+def _labels_shared(root: Path, pictures: Sequence[Path]) -> list[Fault]:
+    """Label files of pictures whose names differ by the ending alone: but one would be labelled wrong."""
+    owners: dict[Path, list[Path]] = {}
+    for picture in dict.fromkeys(pictures):
+        owners.setdefault(label_file(picture, root), []).append(picture)
+    return [
+        Fault(
+            relative(label, root),
+            "label-shared",
+            f"belongs to {' and '.join(picture.name for picture in found)}",
+        )
+        for label, found in owners.items()
+        if len(found) > 1 and label.is_file()
+    ]
 
 
 def _labels_alone(root: Path, pictures: Sequence[Path]) -> list[Fault]:

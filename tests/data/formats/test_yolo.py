@@ -182,6 +182,13 @@ def test_a_label_of_no_picture_stops_nothing(tmp_path: Path) -> None:
     source.require_readable()
 
 
+def test_two_pictures_of_one_label_file(tmp_path: Path) -> None:
+    picture(made(tmp_path, PLAIN) / "images" / "train" / "a.png")
+    source = recognise(tmp_path).read("train")
+    assert faults(source) == [("labels/train/a.txt", "label-shared")]
+    assert "a.jpg and a.png" in source.faults[0].text
+
+
 def test_a_split_without_any_label_file_is_a_fault(tmp_path: Path) -> None:
     made(tmp_path, PLAIN)
     (tmp_path / "labels" / "train" / "a.txt").unlink()
