@@ -78,7 +78,7 @@ class Mixing:
         if not any(chances):
             self.partners.cache.clear()  # it is not needed before another stage
         draw = np.random.default_rng(seed_of(source.seed, epoch, index, CHOICES))
-        mosaic, mixup, copyblend = (draw.random(3) < chances).tolist()
+        four, two, pasted = (draw.random(3) < chances).tolist()
         pool = self.partners.pool(source, epoch, index) if any(chances) else np.array((index,))
         seeds = [seed_of(source.seed, epoch, index, *part) for part in ((), (SECOND,), (PASTED,))]
 
@@ -90,12 +90,12 @@ class Mixing:
                     stored = self._mosaic(stored, others, places)
                 return source.transforms(*stored, strong=strong, keep_frame=as_mosaic)
 
-        first = transformed(load(source, index), seeds[0], as_mosaic=mosaic, strong=strong)
-        if not (mixup or copyblend):
+        first = transformed(load(source, index), seeds[0], as_mosaic=four, strong=strong)
+        if not (two or pasted):
             return first
         partner = self.partners.get(source, int(draw.choice(pool)))
         share = float(draw.uniform(*self.settings.blend))
-        if mixup:
+        if two:
             again = bool(draw.random() < chances.mosaic)
             second = transformed(partner, seeds[1], as_mosaic=again, strong=strong)
             return mix_up(first, second, share)

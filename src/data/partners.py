@@ -132,7 +132,7 @@ class Partners:
         h, w = stored.pixels.shape[:2]
         if max(h, w) <= self.longest:
             return stored
-        return resized(stored, (self.longest / max(h, w)))
+        return resized(stored, self.longest / max(h, w))
 
 
 def load(source: Source, index: int) -> Stored:

@@ -30,6 +30,7 @@ def preview(
     if not 0 <= epoch < experiment.epochs:
         raise ValueError(f"epoch {epoch} does not come: the run has epochs 0 to {experiment.epochs - 1}")
     stage = next(s for s in plan_of(experiment, model) if s.start <= epoch < s.end)
+    stage = stage._replace(strong_augmentation=stage.strong_augmentation and loader.has_strong_augmentation)
     loader.set_epoch(epoch, strong_augmentation=stage.strong_augmentation, chances=stage.chances)
     batch = next(iter(loader))
     h, w = batch.images.shape[-2:]
