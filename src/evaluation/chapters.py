@@ -47,11 +47,13 @@ def chapters(
 
 
 def _precision(findings: Findings, charts: dict[str, Path]) -> list[str]:
+    threshold = f"from {findings.threshold:.3f} on, F1 of all classes together is highest"
+    if not findings.assigned.hits.any():
+        threshold = f"no detection is right here, and {findings.threshold:.3f} is taken"
     return [
         page.paragraph(
             "The curves of COCO's measure: the mean height of each is the number beside it. Which score to "
-            f"take as threshold depends on the use; from {findings.threshold:.3f} on, F1 of all classes "
-            "together is highest."
+            f"take as threshold depends on the use; {threshold}."
         ),
         page.charts(
             [

@@ -119,6 +119,7 @@ def test_nothing_found(tmp_path):
     case = scored(tmp_path / "gt.json", [(0, 0, [5, 5, 30, 40])], [], num_images=2, names=("cat",))
     found = read_report(case, tmp_path / "run")
     assert "0.0AP" in found.words and "0 detections" in found.words
+    assert "no detection is right here, and 0.500 is taken" in found.words
     assert len(found.sources) == 7 + 2 * 2 + 1
 
 
