@@ -1,6 +1,8 @@
 """`train.py` on faulty data: the table, status 2 and nothing left behind; repairs are told and trained on."""
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +74,30 @@ def test_repairs_are_told_in_the_log_and_the_run_goes_on(
     assert results[0] == results[1]
     log = (tmp_path / "repaired" / "log.txt").read_text()
     assert "box-swapped" in log and "box-swapped" not in (tmp_path / "clean" / "log.txt").read_text()
+
+
+@pytest.mark.dist
+def test_the_main_rank_alone_examines_and_tells(
+    tiny_config: Config, tiny_dataset: Path, tmp_path: Path, repo_root: Path
+) -> None:
+    def twice(document: dict[str, Any]) -> None:
+        document["categories"].append(document["categories"][0])
+
+    faulty = f"train_dataloader.dataset.ann_file={damaged(tiny_dataset, tmp_path, 'train', twice)}"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*launch, "train.py", "-c", tiny_config(), "-u", faulty],
+        cwd=repo_root,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+    assert done.returncode != 0 and not (tmp_path / "output").exists()
+    assert done.stderr.count("\nerror     category-id-repeated") == 1
+    assert done.stderr.count("rank 0: error: ") == 1 and "rank 1: error: " not in done.stderr
+    assert "Root Cause" not in done.stderr or "rank      : 0" in done.stderr.split("Root Cause")[1]
 
 
 def _is_time(key: str) -> bool:
