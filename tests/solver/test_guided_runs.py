@@ -64,7 +64,8 @@ def test_the_cosine_falls_and_the_losses_stay_finite(tiny_config: Config, tmp_pa
     config = tiny_config(epochs=5, eval_every=5, print_freq=4, distillation={**DISTILLATION, "weight": 10.0})
     told = lines(train(config, tmp_path / "run", *rate))
     assert all(math.isfinite(value) for line in told for value in line.values() if value != "train")
-    assert told[-1]["distill_cosine"] < 0.7 * told[0]["distill_cosine"]
+    cosines = [line["distill_cosine"] for line in told]
+    assert sum(cosines[-3:]) / 3 < 0.7 * cosines[0]
     for line in told:
         assert line["loss_distill"] == pytest.approx(line["distill_weight"] * line["distill_cosine"])
         assert line["loss"] == pytest.approx(sum(v for k, v in line.items() if k.startswith("loss_")))
