@@ -102,7 +102,8 @@ def precision_recall_of_classes(scored: Scored, *, at_50: bool) -> Figure:
     for number, label in enumerate(present):
         colour = COLOURS[number] if few else MUTED
         value = rows[label].AP50 if at_50 else rows[label].AP
-        name = f"{short(rows[label].name)}  {100 * value:.1f}" if few else "_"
+        # a legend leaves out what begins with an underscore, as a class's name may
+        name = f" {short(rows[label].name)}  {100 * value:.1f}" if few else "_"
         axes.plot(
             RECALL_THRESHOLDS, curves[:, label], color=colour, lw=1.3, alpha=0.9 if few else 0.25, label=name
         )

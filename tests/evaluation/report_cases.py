@@ -17,6 +17,7 @@ NASTY_NAMES = (
     "<script>alert(1)</script>",
     "猫 & 狗",
     "$x_{$",
+    "_hidden",
     'a "b"\nc',
     "\ud800 lone",
     "x" * 300,

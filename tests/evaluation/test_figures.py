@@ -25,7 +25,7 @@ def test_the_mean_height_of_a_curve_is_the_evaluators_ap(tmp_path, at_50):
     lines = lines_by_label(figures.precision_recall_of_classes(case, at_50=at_50))
     expected = {row.name: row.AP50 if at_50 else row.AP for row in metrics.classes}
     expected["mean of 4 classes"] = metrics.AP50 if at_50 else metrics.AP
-    heights = {label.rsplit("  ", 1)[0]: line.mean() for label, line in lines.items()}
+    heights = {label.rsplit("  ", 1)[0].strip(): line.mean() for label, line in lines.items()}
     assert heights == pytest.approx(expected)
     assert {label.rsplit("  ", 1)[1] for label in lines} == {f"{100 * v:.1f}" for v in expected.values()}
 
@@ -56,6 +56,8 @@ def test_any_name_can_be_drawn(tmp_path, caplog):
     names = tuple(name.encode("utf-8", "replace").decode() for name in NASTY_NAMES)  # as the report does
     case = random_scored(tmp_path / "gt.json", names=names)
     matrix = np.eye(len(names) + 1, dtype=np.int64)
+    legend = figures.precision_recall_of_classes(case, at_50=True).axes[0].get_legend()
+    assert len(legend.get_texts()) == len(names) + 1  # and the mean
     with caplog.at_level(logging.WARNING), warnings.catch_warnings():
         warnings.simplefilter("error")  # matplotlib's that the layout does not fit, for one
         for number, figure in enumerate(
