@@ -72,7 +72,7 @@ def seen_from(folder: Path, source: Source) -> Document:
 
 def to_json(document: Document) -> bytes:
     """The text of a document."""
-    return json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(document, allow_nan=False).encode()
 
 
 def refuse_existing(paths: Sequence[Path], *, force: bool) -> None:

@@ -44,6 +44,10 @@ def count_classes(data: str) -> int:
     """The number of classes of a dataset.
 
     Raises:
-        ValueError: It is no dataset.
+        ValueError: It is no dataset, or has no class.
     """
-    return len(recognise(Path(data)).categories())
+    layout = recognise(Path(data))
+    count = len(layout.categories())
+    if count == 0:
+        raise ValueError(f"dataset {layout.root} ({layout.format}) has no class: nothing in it is labelled")
+    return count

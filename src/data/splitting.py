@@ -16,7 +16,7 @@ from .formats import Document, recognise
 
 PICTURE = None  # the key that pictures are counted under, beside the classes' ids
 Counts = Counter[Any]
-MAX_ROUNDS = 20  # two or three are enough for most
+MAX_ROUNDS = 20  # every move lessens the sum, so that it ends by itself; this bounds the time
 NOTHING = 1e-12  # what rounding alone may seem to gain
 
 

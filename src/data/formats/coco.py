@@ -65,6 +65,7 @@ def roboflow_layout(root: Path, files: Mapping[str, Path]) -> Layout:
 
 def _categories(readers: Mapping[str, partial[Source]]) -> list[Document]:
     first = next(readers[split] for split in ("train", "all", *readers) if split in readers)()
+    first.require_readable()
     categories = first.document.get("categories")
     return categories if isinstance(categories, list) else []
 

@@ -38,6 +38,18 @@ def by_stem(pictures: Iterable[Path]) -> dict[str, list[Path]]:
     return found
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file.
+
+    Raises:
+        ValueError: It cannot be read as UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as UTF-8 text ({error}); store it so") from error
+
+
 def as_posix(text: str) -> str:
     """A path as somebody wrote it, on Windows perhaps, with forward slashes."""
     return text.strip().replace("\\", "/")
@@ -50,8 +62,11 @@ def is_absolute(text: str) -> bool:
 
 def inside(path: Path, root: Path) -> Path | None:
     """The path without `..`, if it is there and lies, links followed, in the root (resolved) or is it."""
-    resolved = path.resolve()
-    if not resolved.exists() or not resolved.is_relative_to(root):
+    try:
+        resolved = path.resolve()
+        if not resolved.exists() or not resolved.is_relative_to(root):
+            return None
+    except (OSError, RuntimeError, ValueError):  # too long, a circle of links, a NUL: no path at all
         return None
     plain = Path(os.path.normpath(path))
     return plain if plain.is_relative_to(root) else resolved

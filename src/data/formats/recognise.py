@@ -32,6 +32,13 @@ def recognise(path: Path) -> Layout:
         return _of_file(path)
     if not path.is_dir():
         raise ValueError(f"dataset {path} does not exist; correct data=")
+    try:
+        return _of_folder(path)
+    except OSError as error:
+        raise ValueError(f"dataset {path} cannot be read: {error}") from error
+
+
+def _of_folder(path: Path) -> Layout:
     found = _candidates(path)
     if not found:
         inner = [folder.name for folder in sorted(path.iterdir()) if folder.is_dir() and _candidates(folder)]

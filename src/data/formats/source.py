@@ -84,7 +84,7 @@ class Layout(NamedTuple):
         format: What it is written in.
         root: Its folder.
         readers: Reads a split, by its name: `train`, `val`, `test`, or `all` where there are no splits.
-        categories: Reads COCO's `categories`, which all splits share.
+        categories: Reads COCO's `categories`, which all splits share; a ValueError where they cannot be read.
     """
 
     format: Format

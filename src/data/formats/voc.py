@@ -1,12 +1,13 @@
 """Pascal VOC: one XML file a picture, with the corners of its boxes."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from ..decode import PictureError, read_header
-from .files import SPLITS, as_posix, by_stem, is_picture, pictures_below, relative, split_folders
+from .files import SPLITS, as_posix, by_stem, is_picture, pictures_below, read_lines, relative, split_folders
 from .source import Document, Fault, Layout, Source
 from .voc_xml import VocError, VocFile, read_voc
 
@@ -94,12 +95,12 @@ def _read_list(path: Path, xml_folder: Path) -> list[tuple[int, str]]:
     Behind a name there may be 1, 0 or -1, as in the lists of one class.
     """
     names = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         name = line.strip()
         if is_picture(name) or name.lower().endswith(".xml"):
             name = name.rpartition(".")[0]
         first, _, flag = name.rpartition(" ")
-        if flag in {"1", "0", "-1"} and not (xml_folder / f"{name}.xml").is_file():
+        if flag in {"1", "0", "-1"} and not os.path.isfile(xml_folder / f"{name}.xml"):
             name = first.strip()
         if name:
             names.append((number, name))
@@ -110,7 +111,7 @@ def _categories(root: Path, splits: Mapping[str, _Split]) -> list[Document]:
     """COCO's categories, numbered from 1: those of a list of names, else all in use, by their name."""
     listed = next((root / name for name in NAME_LISTS if (root / name).is_file()), None)
     if listed is not None:
-        lines = [line.split(":")[0].strip() for line in listed.read_text(encoding="utf-8-sig").splitlines()]
+        lines = [line.split(":")[0].strip() for line in read_lines(listed)]
         names = [line for line in lines if line and not line.startswith("#") and line != "background"]
     else:
         used = {split: part for split, part in splits.items() if split != "test"} or splits
@@ -138,7 +139,7 @@ def _xml_files(split: _Split) -> list[tuple[int, Path]]:
 def _read(root: Path, split: _Split, categories: Callable[[], list[Document]]) -> Source:
     reading = _Reading(root, split, categories())
     for line, path in _xml_files(split):
-        if path.is_file():
+        if os.path.isfile(path):
             reading.add(path)
         else:
             place = f"{relative(split.path, root)}:{line}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..decode import TRANSPOSING, Header, PictureError, read_header
-from .files import is_picture, relative
+from .files import is_picture, read_lines, relative
 from .source import Document, Fault, Layout, Source
 from .yolo_yaml import CLASSES, Described, describe
 
@@ -96,12 +96,9 @@ class _Reading:
         self.images.append({"id": image_id, "file_name": name, "width": w, "height": h})
         label = label_file(picture, self._root)
         try:
-            lines = label.read_text(encoding="utf-8-sig").split("\n")
-        except FileNotFoundError:
-            return
-        except (OSError, UnicodeDecodeError) as error:
-            text = f"cannot be read as UTF-8 text ({error})"
-            self.faults.append(Fault(relative(label, self._root), "file-unreadable", text))
+            lines = read_lines(label) if label.exists() else []
+        except ValueError as error:
+            self.faults.append(Fault(relative(label, self._root), "file-unreadable", str(error)))
             return
         for number, line in enumerate(lines, start=1):
             fields = line.split()
@@ -188,7 +185,7 @@ def label_file(picture: Path, root: Path) -> Path:
 
 
 def _labels_shared(root: Path, pictures: Sequence[Path]) -> list[Fault]:
-    """Label files of pictures whose names differ by the ending alone: but one would be labelled wrong."""
+    """Label files of pictures whose names differ by the ending alone: they cannot fit all of them."""
     owners: dict[Path, list[Path]] = {}
     for picture in dict.fromkeys(pictures):
         owners.setdefault(label_file(picture, root), []).append(picture)

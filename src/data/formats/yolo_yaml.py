@@ -7,7 +7,17 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from .files import SPLITS, as_posix, inside, is_absolute, is_picture, pictures_below, relative, split_folders
+from .files import (
+    SPLITS,
+    as_posix,
+    inside,
+    is_absolute,
+    is_picture,
+    pictures_below,
+    read_lines,
+    relative,
+    split_folders,
+)
 from .source import Fault
 
 YAMLS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
@@ -94,8 +104,7 @@ def describe(path: Path) -> Described:
 
 def _describe_folders(file: Path) -> Described:
     """A folder without YAML: `classes.txt`, and `images` with or without a folder for each split."""
-    lines = file.read_text(encoding="utf-8-sig").splitlines()
-    names = {k: line.strip() for k, line in enumerate(lines) if line.strip()}
+    names = {k: line.strip() for k, line in enumerate(read_lines(file)) if line.strip()}
     folder = file.parent / "images"
     folders = split_folders(folder) or {"all": folder}
     pictures = {split: partial(_list_folder, path) for split, path in folders.items()}
@@ -177,9 +186,9 @@ def _read_list(file: Path, base: Path, root: Path) -> Listed:
     pictures: list[Path] = []
     faults: list[Fault] = []
     try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        return [], [Fault(relative(file, root), "file-unreadable", f"cannot be read ({error})")]
+        lines = read_lines(file)
+    except ValueError as error:
+        return [], [Fault(relative(file, root), "file-unreadable", str(error))]
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from src.data import count_classes
 from src.data.formats import recognise
 
 CATEGORIES = [
@@ -93,6 +94,8 @@ def test_a_json_that_cannot_be_read_is_a_fault_of_the_split(tmp_path: Path, text
         ("annotations/instances_train.json", "file-unreadable")
     ]
     assert source.document == {"images": [], "annotations": [], "categories": []}
+    with pytest.raises(ValueError, match=r"instances_train\.json: (is not valid JSON|holds a JSON)"):
+        count_classes(str(tmp_path))
 
 
 def test_roboflows_group_is_no_class(tmp_path: Path) -> None:

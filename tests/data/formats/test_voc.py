@@ -159,7 +159,7 @@ def test_all_faults_are_told_with_their_places_and_the_rest_is_read(tmp_path: Pa
     )
     (tmp_path / "JPEGImages" / "h.jpg").unlink()
     lists = tmp_path / "ImageSets" / "Main"
-    write(lists / "train.txt", "\n".join([*"abcdefg", "gone", "h"]))
+    write(lists / "train.txt", "\n".join([*"abcdefg", "x" * 300, "h"]))
     source = recognise(tmp_path).read("train")
     assert faults(source) == [
         ("Annotations/a.xml:5", "object-malformed"),

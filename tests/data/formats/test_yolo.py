@@ -162,12 +162,16 @@ def test_files_that_cannot_be_used_are_told(tmp_path: Path) -> None:
         "images/train/gone.png",
         "../outside.png",
         "/etc/passwd",
+        "a\0b",
+        "x" * 300,
     ]
     write(tmp_path / "train.txt", "\n".join(listed))
     assert faults(recognise(tmp_path).read("train")) == [
         ("train.txt:3", "picture-missing"),
         ("train.txt:4", "path-outside"),
         ("train.txt:5", "path-outside"),
+        ("train.txt:6", "picture-missing"),
+        ("train.txt:7", "picture-missing"),
         ("labels/train/a.txt", "file-unreadable"),
         ("images/train/d.png", "picture-unreadable"),
         ("labels/train/x.txt", "label-without-picture"),
