@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 
 from src import assembly
-from src.deploy import DeployModel, ModelCard, OnnxRuntime, OpenVinoRuntime, Predictor, export_onnx
+from src.deploy import DeployModel, Detector, ModelCard, OnnxRuntime, OpenVinoRuntime, export_onnx
 from src.deploy.lean import make_lean
 from src.deploy.machine import this_machine
 from src.deploy.runtimes import Runtime
@@ -197,13 +197,13 @@ def picture_calls(folder: Path) -> tuple[dict[str, Call], list[Pair]]:
     soft = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).resize((640, 480))
     path = folder / "picture.jpg"
     soft.save(path, quality=90)
-    predictor = Predictor(Nothing())
+    detector = Detector(Nothing())
 
     def decode() -> object:
         with Image.open(path) as image:
             return image.convert("RGB")
 
-    return {"decode alone": decode, "decode, prepare, select": lambda: list(predictor.predict([path]))}, []
+    return {"decode alone": decode, "decode, prepare, select": lambda: detector(path)}, []
 
 
 def measure(calls: dict[str, Call], pairs: list[Pair], settings: Settings) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from .annotations import read_annotations, read_repaired
 from .before_training import examine_before_training
 from .coco import CocoDetection
 from .collate import collate
-from .decode import PictureError, decode_rgb
+from .decode import PictureError, decode_rgb, rgb_of
 from .doctor import Report
 from .loader import EvalLoader, TrainLoader, build_eval_loader, build_train_loader
 from .mixing import Chances, Mixing
@@ -43,6 +43,7 @@ __all__ = [
     "find_origin",
     "read_annotations",
     "read_repaired",
+    "rgb_of",
     "sizes_for",
     "to_device_images",
     "write_demo_dataset",

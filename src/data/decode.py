@@ -14,6 +14,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 MAX_PIXELS = 89_000_000  # just below where Pillow itself begins to warn of a decompression bomb
 EXIF_ORIENTATION = 0x0112
 TRANSPOSING = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # what Pillow raises at broken files
 
 
 class PictureError(ValueError):
@@ -76,7 +77,7 @@ def _orientation(image: Image.Image) -> int:
     """EXIF's, 1 to 8; 1 where there is none, or none that can be read: it has no say over the pixels."""
     try:
         orientation: int = image.getexif().get(EXIF_ORIENTATION, 1)
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error):
+    except _DAMAGE:
         return 1
     return orientation if orientation in range(1, 9) else 1
 
@@ -148,12 +149,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     code = "picture-unreadable"
     try:
         with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise PictureError(
-                    f"picture {path} has {image.width}x{image.height} pixels, more than the {MAX_PIXELS:,} "
-                    "that are decoded (a guard against decompression bombs); store it smaller",
-                    "picture-oversized",
-                )
+            _refuse_bomb(image, path)
             code = "picture-truncated"
             yield image
     except UnidentifiedImageError as error:
@@ -166,11 +162,43 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         raise
     except Image.DecompressionBombError as error:
         raise PictureError(f"picture {path}: {error}; store it smaller", "picture-oversized") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+    except _DAMAGE as error:
         raise PictureError(
             f"picture {path} cannot be decoded ({error}): it is truncated or damaged; "
             "replace the file or take it out of the dataset",
             code,
+        ) from error
+
+
+def _refuse_bomb(image: Image.Image, path: str | Path) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise PictureError(
+            f"picture {path} has {image.width}x{image.height} pixels, more than the {MAX_PIXELS:,} "
+            "that are decoded (a guard against decompression bombs); store it smaller",
+            "picture-oversized",
+        )
+
+
+def rgb_of(image: Image.Image, name: str) -> Image.Image:
+    """A picture that Pillow has opened or made as 8-bit RGB: what `decode_rgb` makes of its file.
+
+    Args:
+        image: Of any mode that `decode_rgb` takes; it is not changed.
+        name: What to call it in a message.
+
+    Raises:
+        PictureError: It is damaged, too large, or of another mode.
+    """
+    _refuse_bomb(image, name)
+    try:
+        return _to_rgb(image, name)
+    except PictureError:
+        raise
+    except _DAMAGE as error:
+        raise PictureError(
+            f"picture {name} cannot be decoded ({error}): it is truncated, damaged or closed; "
+            "open its file again",
+            "picture-truncated",
         ) from error
 
 

@@ -1,27 +1,31 @@
 """Out of the lab: exported files that are checked, and predictors that run them."""
 
+from .detector import Detector
 from .export import DeployModel, Exported, export_onnx
 from .metadata import ModelCard
-from .predictor import Prediction, Predictor, find_pictures
-from .results import Summary, predict_folder
+from .predictor import Predictor
+from .results import Result
 from .runtimes import OnnxRuntime, OpenVinoRuntime, Runtime, TorchRuntime
+from .saving import Summary, save_results
+from .sources import find_pictures
 from .verify import Agreement, export_verified, verify_onnx
 
 __all__ = [
     "Agreement",
     "DeployModel",
+    "Detector",
     "Exported",
     "ModelCard",
     "OnnxRuntime",
     "OpenVinoRuntime",
-    "Prediction",
     "Predictor",
+    "Result",
     "Runtime",
     "Summary",
     "TorchRuntime",
     "export_onnx",
     "export_verified",
     "find_pictures",
-    "predict_folder",
+    "save_results",
     "verify_onnx",
 ]

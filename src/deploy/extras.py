@@ -1,7 +1,10 @@
-"""Packages that only export and the runtimes of exported files need."""
+"""Packages that only some of what can be done with a detector needs."""
 
 import importlib
 from types import ModuleType
+
+LISTS = {"openvino": "openvino", "cv2": "video", "supervision": "supervision"}
+"""Packages, as they are imported, that stand in another list than `requirements-export.txt`."""
 
 
 def require(name: str) -> ModuleType:
@@ -15,5 +18,5 @@ def require(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
-        listed = "requirements-openvino.txt" if name == "openvino" else "requirements-export.txt"
+        listed = f"requirements-{LISTS.get(name, 'export')}.txt"
         raise ValueError(f"the package '{name}' is not installed; run: pip install -r {listed}") from error

@@ -20,7 +20,8 @@ from ..data import CocoDetection, decode_rgb, to_device_images
 from ..structures import Target
 from ..teachers import DinoV3Teacher, FeatureKind, FeatureWriter
 from ..teachers.feature_store import SHARDS, Dtype
-from .predictor import evaluation_pipeline, find_pictures
+from .predictor import evaluation_pipeline
+from .sources import find_pictures
 
 _log = logging.getLogger(__name__)
 

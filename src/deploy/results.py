@@ -1,105 +1,115 @@
-"""What is left in a folder after a prediction: annotated pictures and one file in COCO's results format."""
+"""What was found in one picture, in the forms that people and other programs take it in."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 from PIL import Image
-from tqdm import tqdm
+from torch import Tensor
 
+from ..data import decode_rgb
 from ..ops.drawing import draw_boxes
 from ..structures import ClassNames
-from .files import staged_folder
-from .predictor import SUFFIXES, Prediction, Predictor, find_pictures
+from .extras import require
 
-DETECTIONS_FILE = "detections.json"
+KEYS = ("scores", "labels", "boxes")
 
 
-class Summary(NamedTuple):
-    """What was written.
+@dataclass(frozen=True, eq=False, repr=False)
+class Result(Mapping[str, Tensor]):
+    """What was found in one picture, best first: a mapping of "scores", "labels" and "boxes", too.
+
+    Legend: K detections; `len(result)` counts the keys of the mapping, `len(result.scores)` is K.
 
     Attributes:
-        num_pictures: Annotated pictures.
-        num_detections: Records of the results file.
-        output: The folder.
+        scores: [K] in [0, 1], each at least the threshold.
+        labels: [K] int64, contiguous class indices from 0.
+        boxes: [K, 4] float32 corners (x0, y0, x1, y1) in pixels of the picture as stored.
+        classes: Names and original ids of the classes, by label.
+        size_hw: (height, width) of the picture as stored.
+        name: The file's name, or "picture 3" for the third of those that came decoded.
+        path: The picture's or the video's file, None where it came decoded.
+        frame: Which frame of a video or camera it is, from 1 on; None for a picture.
+        picture: The picture, RGB; None where `path` can give it again.
     """
 
-    num_pictures: int
-    num_detections: int
-    output: Path
+    scores: Tensor
+    labels: Tensor
+    boxes: Tensor
+    classes: ClassNames
+    size_hw: tuple[int, int]
+    name: str
+    path: Path | None = None
+    frame: int | None = None
+    picture: Image.Image | None = None
 
+    def __getitem__(self, key: str) -> Tensor:
+        if key not in KEYS:
+            raise KeyError(key)
+        value: Tensor = getattr(self, key)
+        return value
 
-def predict_folder(predictor: Predictor, source: Path, output: Path) -> Summary:
-    """Detect in a picture or in a folder's pictures; write each one annotated, and `detections.json`.
+    def __iter__(self) -> Iterator[str]:
+        return iter(KEYS)
 
-    Everything appears in `output` at the end, or nothing does.
+    def __len__(self) -> int:
+        return len(KEYS)
 
-    Args:
-        predictor: Detects.
-        source: A picture or a folder.
-        output: Folder for the results, made where it is missing; files of the same names are replaced.
+    __eq__ = object.__eq__  # a mapping's compares values, which tensors do not answer with one bool
+    __hash__ = object.__hash__
 
-    Raises:
-        ValueError: No picture is found, one cannot be read, or `output` is where the pictures are.
-    """
-    paths = find_pictures(source)
-    if output.resolve() == paths[0].parent.resolve():
-        raise ValueError(f"{output}: the results would replace the pictures; give another output folder")
-    records: list[dict[str, Any]] = []
-    with staged_folder(output) as folder:
-        progress = tqdm(predictor.predict(paths), total=len(paths), unit="picture", disable=None)
-        for prediction, image_id in zip(progress, image_ids(paths), strict=True):
-            records += coco_records(prediction, image_id, predictor.classes)
-            picture = annotate(prediction, predictor.classes)
-            picture.save(folder / _picture_name(prediction.path), quality=95)
-        (folder / DETECTIONS_FILE).write_text(_one_a_line(records), encoding="utf-8")
-    return Summary(len(paths), len(records), output)
+    def __repr__(self) -> str:
+        frame = "" if self.frame is None else f", frame {self.frame}"
+        return f"Result({self.name!r}{frame}: {len(self.scores)} detections)"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes' names, by label."""
+        return self.classes.names
 
-def image_ids(paths: Sequence[Path]) -> list[int]:
-    """COCO's id of each picture: its name, if all names are numbers of their own, or else 1, 2, 3 ..."""
-    stems = [path.stem for path in paths]
-    if all(stem.isascii() and stem.isdecimal() for stem in stems):
-        numbers = [int(stem) for stem in stems]
-        if len(set(numbers)) == len(numbers):
-            return numbers
-    return list(range(1, len(paths) + 1))
+    def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
+        """COCO's results format, with the file's name and the classes' original ids.
 
+        `bbox` is [x, y, width, height] in pixels of the picture as stored.
+        """
+        origin: dict[str, Any] = {"image_id": image_id, "file_name": self.name}
+        if self.frame is not None:
+            origin["frame"] = self.frame
+        rows = zip(self.labels.tolist(), self.boxes.tolist(), self.scores.tolist(), strict=True)
+        return [
+            {
+                **origin,
+                "category_id": self.classes.ids[label],
+                "bbox": [round(x0, 3), round(y0, 3), round(x1 - x0, 3), round(y1 - y0, 3)],
+                "score": round(score, 6),
+            }
+            for label, (x0, y0, x1, y1), score in rows
+        ]
 
-def coco_records(prediction: Prediction, image_id: int, classes: ClassNames) -> list[dict[str, Any]]:
-    """The detections of a picture in COCO's results format, with the file's name and the original class ids.
+    def to_supervision(self) -> Any:
+        """A `supervision.Detections`, with the names in `data["class_name"]`.
 
-    `bbox` is [x, y, width, height] in pixels of the picture as stored.
-    """
-    rows = zip(
-        prediction.labels.tolist(), prediction.boxes_xyxy_px.tolist(), prediction.scores.tolist(), strict=True
-    )
-    return [
-        {
-            "image_id": image_id,
-            "file_name": prediction.path.name,
-            "category_id": classes.ids[label],
-            "bbox": [round(x0, 3), round(y0, 3), round(x1 - x0, 3), round(y1 - y0, 3)],
-            "score": round(score, 6),
-        }
-        for label, (x0, y0, x1, y1), score in rows
-    ]
+        Raises:
+            ValueError: The package is not installed.
+        """
+        labels = self.labels.numpy()
+        return require("supervision").Detections(
+            xyxy=self.boxes.numpy(),
+            confidence=self.scores.numpy(),
+            class_id=labels,
+            data={"class_name": np.array(self.names)[labels]},
+        )
 
+    def plot(self) -> Image.Image:
+        """The picture with its boxes, class names and scores drawn.
 
-def annotate(prediction: Prediction, classes: ClassNames) -> Image.Image:
-    """The picture with its boxes, class names and scores drawn."""
-    return draw_boxes(
-        prediction.image, prediction.boxes_xyxy_px, prediction.labels, prediction.scores, classes.names
-    )
-
-
-def _picture_name(path: Path) -> str:
-    """Name of the annotated picture: that of the file, with a suffix that can be written."""
-    return path.name if path.suffix.lower() in SUFFIXES else f"{path.name}.png"
-
-
-def _one_a_line(records: Sequence[dict[str, Any]]) -> str:
-    """A JSON list with each record on its own line."""
-    lines = ",\n".join(json.dumps(record, ensure_ascii=False, allow_nan=False) for record in records)
-    return f"[\n{lines}\n]\n" if records else "[]\n"
+        Raises:
+            ValueError: The picture has to be read again, and cannot be.
+        """
+        picture = self.picture
+        if picture is None:
+            assert self.path is not None, "only a picture that has a file is given away"
+            picture = decode_rgb(self.path)
+        return draw_boxes(picture, self.boxes, self.labels, self.scores, self.names)

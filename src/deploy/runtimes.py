@@ -3,6 +3,7 @@
 A file of a fixed batch takes any number of pictures too, in pieces.
 """
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -125,13 +126,16 @@ class OnnxRuntime:
 
 
 class OpenVinoRuntime:
-    """A file that `export_onnx` wrote, run by OpenVINO on the CPU."""
+    """A file that `export_onnx` wrote, or the IR made from it, run by OpenVINO on the CPU.
+
+    Any thread may call `run`; one call waits for the other.
+    """
 
     def __init__(self, path: Path, *, num_threads: int = 0, bfloat16: bool = False) -> None:
         """Open the file.
 
         Args:
-            path: The ONNX file; one of a fixed batch is faster.
+            path: The ONNX or `.xml` file; one of a fixed batch is faster.
             num_threads: Threads for one call, 0 for as many as there are cores.
             bfloat16: Let the processor calculate in bfloat16 where it can: faster, and less exact.
 
@@ -160,6 +164,7 @@ class OpenVinoRuntime:
         self.input_hw = card.input_hw
         self.keep_ratio = card.keep_ratio
         batch = inputs["images"][0]
+        self._lock = threading.Lock()
         self.batch: int | None = batch.get_length() if batch.is_static else None
 
     def run(self, images: Tensor, sizes_hw: Tensor) -> Detections:
@@ -168,8 +173,9 @@ class OpenVinoRuntime:
         return _run_in_steps(self._call, images, sizes_hw, self.batch)
 
     def _call(self, feed: Feed) -> list[NDArray[Any]]:
-        found = self._request.infer(feed)
-        return [np.array(found[name]) for name in OUTPUTS]  # copies: the next call writes over them
+        with self._lock:
+            found = self._request.infer(feed)
+            return [np.array(found[name]) for name in OUTPUTS]  # copies: the next call writes over them
 
 
 def _check_file(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Detect in a picture or a folder with a config and a checkpoint: annotated pictures and detections.json."""
+"""Detect with a config and a checkpoint: `predict.py` under the flags of D-FINE's own script."""
 
 import argparse
 import logging
@@ -7,28 +7,23 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from src import assembly, distributed, door
-from src.deploy import Predictor, TorchRuntime, predict_folder
-from src.deploy.lean import make_lean
-from src.nn.deploy import to_deploy
+from src import door
+from src.deploy import Detector, save_results
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-c", "--config", type=Path, required=True, help="YAML file of the experiment")
-    parser.add_argument("-r", "--resume", type=Path, required=True, help="checkpoint")
-    parser.add_argument("-i", "--input", type=Path, required=True, help="picture, or folder of pictures")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
-    parser.add_argument(
-        "--threshold", type=float, default=0.4, help="least score of a detection (%(default)s)"
-    )
-    parser.add_argument("--batch-size", type=int, default=1, help="pictures at a time (%(default)s)")
-    parser.add_argument("-d", "--device", default=None, help="cpu, cuda, cuda:1 ... (a GPU if there is one)")
-    parser.add_argument("--compile", action="store_true", help="compile the model first, for many pictures")
-    parser.add_argument(
-        "-u", "--update", nargs="+", default=[], metavar="KEY=VALUE", help="change the config"
-    )
+    add = parser.add_argument
+    add("-c", "--config", type=Path, required=True, help="YAML file of the experiment")
+    add("-r", "--resume", type=Path, required=True, help="checkpoint")
+    add("-i", "--input", required=True, help="picture, folder, 'pattern*.jpg', video, or a camera's number")
+    add("-o", "--output", type=Path, default=Path("output/predictions"), help="folder (%(default)s)")
+    add("--threshold", type=float, default=0.4, help="least score of a detection (%(default)s)")
+    add("--batch-size", type=int, default=1, help="pictures at a time (%(default)s)")
+    add("-d", "--device", help="cpu, cuda, cuda:1 ... (a GPU if there is one)")
+    add("--compile", action="store_true", help="compile the model first, for many pictures")
+    add("-u", "--update", nargs="+", default=[], metavar="KEY=VALUE", help="change the config")
     return parser.parse_args()
 
 
@@ -36,17 +31,16 @@ def main() -> None:
     """Parse, detect, say where the results are."""
     args = parse()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
-    device = distributed.start(args.device)
-    model, postprocessor, classes, experiment = assembly.load_detector(
-        args.config, args.resume, args.update, device
+    detector = Detector.load(
+        args.resume,
+        config=args.config,
+        overrides=args.update,
+        device=args.device,
+        compiled=args.compile,
     )
-    model = make_lean(to_deploy(model))
-    size, padded = experiment.eval_spatial_size, experiment.keep_ratio
-    runtime = TorchRuntime(
-        model, postprocessor, classes, size, device, keep_ratio=padded, compiled=args.compile
+    done = save_results(
+        detector, args.input, args.output, threshold=args.threshold, batch_size=args.batch_size
     )
-    predictor = Predictor(runtime, threshold=args.threshold, batch_size=args.batch_size)
-    done = predict_folder(predictor, args.input, args.output)
     print(f"{done.num_pictures} pictures, {done.num_detections} detections: {done.output}")
 
 
