@@ -225,6 +225,7 @@ def _check_moves(stages: Sequence[Stage], dataset: CocoDetection) -> None:
     strong = any(stage.strong_augmentation for stage in stages)
     moving = [name for name in pipeline.moves_frame if strong or name not in pipeline.strong_ops]
     moving += [name for name in MIXED if any(getattr(stage, name) for stage in stages)]
+    moving += ["keep_ratio" for _, op in pipeline.ops if getattr(op, "keep_ratio", False)]
     if moving:
         raise ValueError(
             f"distillation.features: {', '.join(moving)} moves or mixes the pictures, and the saved features "

@@ -256,7 +256,7 @@ def test_guidance_lets_the_host_wait_no_oftener(monkeypatch: pytest.MonkeyPatch)
 
 
 def dataset(moving: Sequence[str] = (), strong: Sequence[str] = (), ids: Sequence[int] = (1, 2)) -> Any:
-    transforms = SimpleNamespace(moves_frame=tuple(moving), strong_ops=frozenset(strong))
+    transforms = SimpleNamespace(ops=(), moves_frame=tuple(moving), strong_ops=frozenset(strong))
     annotations = SimpleNamespace(image_ids=torch.tensor(ids))
     return SimpleNamespace(transforms=transforms, annotations=annotations, ann_file=Path("train.json"))
 
@@ -288,6 +288,13 @@ def test_saved_features_need_pictures_that_stay_in_their_place(
     with pytest.raises(ValueError, match=rf"distillation.features: {name} moves or mixes .* name a teacher"):
         saved_guidance().check_plan(stages, dataset(moving, strong))
     make_guidance(make_detector()).check_plan(stages, dataset(moving, strong))  # a teacher looks itself
+
+
+def test_saved_features_know_no_padding() -> None:
+    pictures = dataset()
+    pictures.transforms = build_pipeline([("Resize", {})], (), (64, 64), keep_ratio=True)
+    with pytest.raises(ValueError, match=r"distillation.features: keep_ratio moves"):
+        saved_guidance().check_plan([PLAIN], pictures)
 
 
 def test_the_config_with_saved_features_moves_nothing(repo_root: Path) -> None:
