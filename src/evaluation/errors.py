@@ -133,7 +133,7 @@ def error_costs(assigned: Assigned, split: ErrorSplit) -> Costs:
 
     def gain(labels: Rows, hits: Bools, kept: Bools, asked: NDArray[np.int64]) -> float:
         then = measure(labels, hits, kept, asked)
-        return 0.0 if now is None or then is None else then - now
+        return 0.0 if now is None or then is None else round(then - now, 12) + 0.0  # no -0.0
 
     costs = {}
     for kind, name in enumerate(list(KINDS)[:-1]):
