@@ -6,8 +6,8 @@ from itertools import pairwise
 from typing import Any
 
 from .data_settings import LoaderSettings
-from .guidance_settings import DistillationSettings
 from .data_source import PATHS
+from .guidance_settings import DistillationSettings
 from .problems import Place, Problems
 from .settings import OptimizerSettings, SchedulerSettings, StageSettings
 from .yaml_tree import Items, Node, Section
