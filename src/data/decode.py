@@ -194,7 +194,7 @@ def rgb_of(image: Image.Image, name: str) -> Image.Image:
         return _to_rgb(image, name)
     except PictureError:
         raise
-    except _DAMAGE as error:
+    except (*_DAMAGE, AssertionError) as error:  # Pillow asserts that the file is open
         raise PictureError(
             f"picture {name} cannot be decoded ({error}): it is truncated, damaged or closed; "
             "open its file again",
