@@ -140,6 +140,28 @@ def test_a_yolo_folder_is_examined_with_file_and_line(call: Call, yolo: Path) ->
     assert "labels/train/train1.txt:3" in found["class-unknown"]["examples"][0]
     assert "labels/val/val2.txt:3" in found["box-duplicated"]["examples"][0]
     assert found["box-duplicated"]["severity"] == "repaired"
+    rows = [
+        line.split()[1:4] for line in call(yolo)[1].splitlines() if line.startswith(("error ", "repaired "))
+    ]
+    assert sorted(rows) == [
+        ["box-duplicated", "1", "val"],
+        ["class-unknown", "1", "train"],
+        ["line-malformed", "1", "train"],
+    ]
+
+
+def test_a_test_set_may_be_without_labels(call: Call, yolo: Path) -> None:
+    pictures(yolo / "images" / "test", "test1.png", "test2.png")
+    with (yolo / "data.yaml").open("a") as file:
+        file.write("test: images/test\n")
+    (yolo / "labels" / "test").mkdir()
+    (yolo / "labels" / "test" / "test1.txt").write_text("")
+    status, out, _ = call(yolo)
+    assert status == 0 and "no finding" in out
+    for path in (yolo / "labels" / "train").iterdir():
+        path.write_text("")
+    status, out, _ = call(yolo)
+    assert status == 1 and out.count("error     no-training-boxes  1      train") == 1
 
 
 def test_yolo_boxes_of_pictures_that_exif_turns_need_no_warning(call: Call, yolo: Path) -> None:

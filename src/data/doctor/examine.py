@@ -17,6 +17,7 @@ from .splits import Split, check_splits
 
 NO_CLASSES = ClassNames((), ())
 ORDER = ("error", "repaired", "warning")
+UNLABELLED = {"train": "no-training-boxes", "val": "no-validation-boxes"}
 
 
 class Part(NamedTuple):
@@ -24,7 +25,6 @@ class Part(NamedTuple):
 
     Attributes:
         name: `train`, `val` or another; the others are compared with `train`.
-        file: Where its objects are written.
         img_folder: Folder that its file names are relative to.
         document: COCO-shaped; None where it could not be read.
         places: Where each annotation was written, if not in a COCO JSON.
@@ -34,7 +34,6 @@ class Part(NamedTuple):
     """
 
     name: str
-    file: Path
     img_folder: Path
     document: Entry | None
     places: Sequence[str]
@@ -46,7 +45,7 @@ class Part(NamedTuple):
 def part_of_json(name: str, path: Path, img_folder: Path, *, drop_empty_boxes: bool = False) -> Part:
     """A set in a COCO JSON."""
     findings = Findings(str(path))
-    return Part(name, path, img_folder, read_document(path, findings), (), findings, drop_empty_boxes)
+    return Part(name, img_folder, read_document(path, findings), (), findings, drop_empty_boxes)
 
 
 def part_of_source(name: str, source: Source, *, drop_empty_boxes: bool = False) -> Part:
@@ -56,12 +55,11 @@ def part_of_source(name: str, source: Source, *, drop_empty_boxes: bool = False)
         if source.format == "coco" or part.document is None:
             return part
         return part._replace(document=without_group(part.document))
-    findings = Findings(str(source.path))
+    findings = Findings(f"{source.path} ({name})")
     for fault in source.faults:
         findings.add(fault.kind, [fault])
     return Part(
         name,
-        source.path,
         source.img_folder,
         check_kind(source.document, findings),
         source.places,
@@ -97,7 +95,7 @@ def examine(parts: Sequence[Part], *, decode: bool, findings: Findings | None = 
 
 def _examine_one(part: Part, *, decode: bool) -> tuple[Examined, Split]:
     if part.document is None:
-        return Examined(part.name, str(part.file), 0, 0, 0), Split(part.name, NO_CLASSES, False, (), ())
+        return Examined(part.name, part.findings.where, 0, 0, 0), Split(part.name, NO_CLASSES, (), ())
     checked = check_document(
         part.document, part.findings, places=part.places, drop_empty_boxes=part.drop_empty_boxes
     )
@@ -110,11 +108,12 @@ def _examine_one(part: Part, *, decode: bool) -> tuple[Examined, Split]:
     ]
     seen = check_pictures(jobs, part.findings, decode=decode)
     num_boxes = len(checked.objects.category_ids)
-    summary = Examined(part.name, str(part.file), len(listed.ids), num_boxes, len(checked.classes.ids))
+    if not num_boxes and part.name in UNLABELLED and not part.findings.has_error:
+        part.findings.add(UNLABELLED[part.name], [f"{len(listed.ids)} pictures, no box"])
+    summary = Examined(part.name, part.findings.where, len(listed.ids), num_boxes, len(checked.classes.ids))
     return summary, Split(
         part.name,
         checked.classes,
-        not num_boxes and not part.findings.has_error,
         [job.name for job in jobs],
         [job.path for job in jobs],
         [look.fingerprint for look in seen] if decode else (),

@@ -93,7 +93,8 @@ class Report(NamedTuple):
         return "\n".join([*lines, "", *_columns(self._rows()), "", *meanings])
 
     def _rows(self) -> list[tuple[str, ...]]:
-        names = {examined.file: examined.name for examined in self.sets}
+        files = [examined.file for examined in self.sets]
+        names = {s.file: s.name for s in self.sets if files.count(s.file) == 1}
         return [
             HEADINGS,
             *(

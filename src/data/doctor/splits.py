@@ -26,7 +26,6 @@ class Split(NamedTuple):
     Attributes:
         name: `train`, `val` or another.
         classes: Its categories.
-        is_unlabelled: Whether it has pictures and no box, and nothing else that explains it.
         names: File names of the pictures that are there.
         paths: Of these pictures.
         fingerprints: Of these pictures; None where there is none. Empty if none was decoded.
@@ -34,7 +33,6 @@ class Split(NamedTuple):
 
     name: str
     classes: ClassNames
-    is_unlabelled: bool
     names: Sequence[str]
     paths: Sequence[str]
     fingerprints: Sequence[NDArray[np.float32] | None] = ()
@@ -42,10 +40,6 @@ class Split(NamedTuple):
 
 def check_splits(train: Split, val: Split, findings: Findings) -> None:
     """Compare a validation set with the training set; contents only where both were decoded."""
-    if train.is_unlabelled:
-        findings.add("no-training-boxes", [f"{len(train.names)} pictures, no box"])
-    if val.is_unlabelled:
-        findings.add("no-validation-boxes", [f"{len(val.names)} pictures, no box"])
     if train.classes.ids and val.classes.ids:
         others = strangers(val.classes, train.classes)
         findings.add("categories-differ", others)
