@@ -16,7 +16,7 @@ from .findings import Findings, told
 
 Place = Callable[[int], str]  # where an annotation was written, by its index
 NUMBERS = (int, float)
-REPAIRS = ("box-broken", "box-from-polygon", "box-swapped", "area-broken")
+BOX_CODES = ("box-broken", "box-from-polygon", "box-swapped", "area-broken")
 CROWD_FLAGS: dict[Any, int] = {None: 0, "0": 0, "1": 1, "": 0, "false": 0, "true": 1, "False": 0, "True": 1}
 
 
@@ -145,7 +145,7 @@ def _with_flags(entries: list[Any], used: list[int], place: Place, findings: Fin
 def _with_boxes(entries: list[Any], used: list[int], place: Place, findings: Findings) -> list[int]:
     """The annotations with a box; its width and height become positive, and its area a number."""
     kept: list[int] = []
-    notes: dict[str, list[str]] = {code: [] for code in REPAIRS}
+    notes: dict[str, list[str]] = {code: [] for code in BOX_CODES}
     for k in used:
         entry = entries[k]
         found = box_of(entry)

@@ -155,8 +155,8 @@ PICTURES: dict[str, Rule] = {
     ),
     "picture-name-case": Rule(
         "error",
-        "file names that differ from the file's by case or accents' form",
-        "write the name as the file's",
+        "names that the folder spells otherwise: by case, or by an accent's form",
+        "write them as it does",
     ),
     "picture-outside": Rule(
         "error",
