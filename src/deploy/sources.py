@@ -1,6 +1,7 @@
 """Whatever a person calls pictures, one by one as RGB: files, folders, patterns, arrays, videos, cameras."""
 
 import glob
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from ..data import decode_rgb, rgb_of
+from ..data.decode import read_header
 from .video import VIDEO_SUFFIXES, read_frames
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -108,12 +112,16 @@ def read(sources: Sequence[Source]) -> Iterator[Frame]:
     Raises:
         ValueError: A file cannot be read, or an array has no shape or type of a picture.
     """
+    is_told = False
     for place, source in enumerate(sources, 1):
         if isinstance(source, int) or (isinstance(source, Path) and is_moving(source)):
             name, path = (f"camera{source}", None) if isinstance(source, int) else (source.name, source)
             for number, image in enumerate(read_frames(source), 1):
                 yield Frame(name, image, path, number)
         elif isinstance(source, Path):
+            if not is_told and read_header(source).orientation != 1:
+                logger.warning("%s is stored turned (EXIF), and taken as stored; so is any like it", source)
+                is_told = True
             yield Frame(source.name, decode_rgb(source), source)
         else:
             name = f"picture {place}"

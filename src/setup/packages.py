@@ -20,6 +20,8 @@ EXTRAS = {
     "requirements-export.txt": "ONNX export and ONNX Runtime",
     "requirements-lora.txt": "DINOv3Backbone.lora",
     "requirements-openvino.txt": "OpenVINO",
+    "requirements-video.txt": "videos and cameras",
+    "requirements-supervision.txt": "Result.to_supervision()",
 }
 
 

@@ -85,12 +85,15 @@ def test_grey_pictures_of_8_and_16_bits(echo: Echo, tmp_path: Path, bits: int) -
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_a_turned_picture_is_taken_as_stored(echo: Echo, tmp_path: Path, suffix: str) -> None:
+def test_a_turned_picture_is_taken_as_stored_and_this_is_said_once(
+    echo: Echo, tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(PIXELS).save(tmp_path / f"a.{suffix}", exif=exif)
     with Image.open(tmp_path / f"a.{suffix}") as opened:
-        results = Detector(echo)([tmp_path / f"a.{suffix}", opened], 0.0)
+        results = Detector(echo)([tmp_path / f"a.{suffix}", opened, tmp_path / f"a.{suffix}"], 0.0)
+    assert caplog.text.count("is stored turned (EXIF), and taken as stored") == 1
     for result in results:
         assert result.size_hw == (21, 34)
         assert result.plot().size == (34, 21)

@@ -34,6 +34,8 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "requirements-export.txt").write_text("-r requirements.txt\nonnx>=1.21\n")
     (tmp_path / "requirements-lora.txt").write_text("peft>=0.1; python_version < '3'\n")
     (tmp_path / "requirements-openvino.txt").write_text("-r requirements-export.txt\nnumpy\n")
+    (tmp_path / "requirements-video.txt").write_text("numpy\n")
+    (tmp_path / "requirements-supervision.txt").write_text("numpy\n")
     return tmp_path
 
 
