@@ -15,7 +15,9 @@ from .findings import Findings
 NUMBERS = (int, float)
 LARGEST = 1e9  # of a coordinate, in pixels
 ROUNDING = 1.0  # pixels that a box may leave its picture by without a word: formats round, or count from 1
-FEWEST = 3  # boxes that must leave their pictures before corners are suspected
+FEWEST, FAR_SHARE = 3, 0.3  # number and share of boxes that must leave their pictures by far ...
+FAR = 0.1  # ... that is, by more than this share of a side, before corners are suspected
+MOST = 0.95  # share of boxes that must be right as corners
 SMALL_SIDE = 16  # pixels: below it, a picture may have real boxes of a pixel
 
 Floats = NDArray[np.float64]
@@ -95,7 +97,7 @@ def check_boxes(
         examples = [f"{place(k)} {_short(boxes_xywh_px[k])}" for k in np.flatnonzero(chosen).tolist()]
         findings.add(code, examples, **severity)
 
-    if _are_corners(boxes_xywh_px, limits, beyond):
+    if _are_corners(boxes_xywh_px, limits):
         note("boxes-as-corners", beyond)
         return _nothing()
     if _are_normalised(boxes_xywh_px, limits):
@@ -127,13 +129,13 @@ def _short(box: Floats) -> str:
     return "[" + ", ".join(f"{value:g}" for value in box.tolist()) + "]"
 
 
-def _are_corners(boxes: Floats, limits: Floats, beyond: NDArray[np.bool_]) -> bool:
-    """Whether the four numbers are two corners: most leave their pictures otherwise, and none does so."""
-    if np.count_nonzero(beyond) < max(FEWEST, len(boxes) / 2):
+def _are_corners(boxes: Floats, limits: Floats) -> bool:
+    """Whether the four numbers are two corners: many leave their pictures by far otherwise, and few do so."""
+    far = ((boxes[:, :2] + boxes[:, 2:]) > (1 + FAR) * limits[:, :2]).any(axis=1)
+    if np.count_nonzero(far) < max(FEWEST, len(boxes) * FAR_SHARE):
         return False
-    return bool(
-        (boxes[:, 2:] > boxes[:, :2]).all() and (boxes <= limits + ROUNDING).all() and (boxes >= 0).all()
-    )
+    ordered = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & (boxes[:, :2] >= 0).all(axis=1)
+    return bool((ordered & (boxes <= limits + ROUNDING).all(axis=1)).mean() >= MOST)
 
 
 def _are_normalised(boxes: Floats, limits: Floats) -> bool:
