@@ -3,7 +3,6 @@
 from .detector import Detector
 from .export import DeployModel, Exported, export_onnx
 from .metadata import ModelCard
-from .predictor import Predictor
 from .results import Result
 from .runtimes import OnnxRuntime, OpenVinoRuntime, Runtime, TorchRuntime
 from .saving import Summary, save_results
@@ -18,7 +17,6 @@ __all__ = [
     "ModelCard",
     "OnnxRuntime",
     "OpenVinoRuntime",
-    "Predictor",
     "Result",
     "Runtime",
     "Summary",

@@ -131,7 +131,9 @@ def config_file(source: Path, stated: Path | None) -> Iterator[Path]:
         return
     text = read_checkpoint(source).get("config")
     if not isinstance(text, str):
-        raise ValueError(f"{source}: holds no config; name the one that it was trained with (-c)")
+        raise ValueError(
+            f"{source}: holds no config; name the one that it was trained with (-c, in Python config=)"
+        )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.yml"
         path.write_text(text, encoding="utf-8")

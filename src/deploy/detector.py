@@ -172,6 +172,7 @@ def _load_checkpoint(
     file: Path, config: str | Path | None, overrides: Sequence[str], device: str | None, compiled: bool
 ) -> TorchRuntime:
     """The checkpoint's model in PyTorch, in the form that is deployed."""
+    chosen = distributed.start(device)
     with config_file(file, None if config is None else Path(config)) as described:
         model, postprocessor, classes, experiment = assembly.load_detector(described, file, overrides)
     return TorchRuntime(
@@ -179,7 +180,7 @@ def _load_checkpoint(
         postprocessor,
         classes,
         experiment.eval_spatial_size,
-        distributed.start(device),
+        chosen,
         keep_ratio=experiment.keep_ratio,
         compiled=compiled,
     )

@@ -71,7 +71,7 @@ def save_results(
     """
     sources = list_sources(int(source) if source.isdecimal() and not Path(source).exists() else source)
     moving = is_moving(sources[0])
-    kinds = tuple(kinds or ("video" if moving else "pictures", "coco"))
+    kinds = tuple(dict.fromkeys(kinds or ("video" if moving else "pictures", "coco")))
     _check(sources, output, kinds, max_frames)
     found = detector.stream(sources, threshold, batch_size=batch_size, slice_px=slice_px, overlap=overlap)
     ids = count(1) if moving else iter(image_ids([one for one in sources if isinstance(one, Path)]))

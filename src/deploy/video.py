@@ -86,7 +86,7 @@ def _called(source: Path | int) -> str:
 
 
 class VideoWriter:
-    """An MP4 file that grows by frames; a context manager."""
+    """An MP4 file that grows by frames; a context manager, at whose end all of them are there or it fails."""
 
     def __init__(self, path: Path, rate: float) -> None:
         """Keep the settings; the file is made by the first frame, which sets its size.
@@ -98,19 +98,23 @@ class VideoWriter:
         self._cv2 = require("cv2")
         self._path, self._rate = path, rate
         self._writer: Any = None
+        self._num_frames = 0
 
     def __enter__(self) -> "VideoWriter":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.release()
+    def __exit__(self, fault: type[BaseException] | None, *_: object) -> None:
+        if self._writer is None:
+            return
+        self._writer.release()
+        if fault is None and video_facts(self._path).num_frames != self._num_frames:  # OpenCV does not say
+            raise ValueError(f"{self._path.name}: not all frames could be written; is the disk full?")
 
     def add(self, image: Image.Image) -> None:
         """Append an RGB picture of the first one's size, less an odd last row and column.
 
         Raises:
-            ValueError: The file cannot be written.
+            ValueError: The file cannot be made.
         """
         width, height = image.width // 2 * 2, image.height // 2 * 2  # what the codec can hold
         if self._writer is None:
@@ -118,4 +122,5 @@ class VideoWriter:
             self._writer = self._cv2.VideoWriter(str(self._path), code, self._rate, (width, height))
             if not self._writer.isOpened():
                 raise ValueError(f"{self._path.name}: OpenCV cannot write a video of {width}x{height} pixels")
+        self._num_frames += 1
         self._writer.write(np.ascontiguousarray(np.asarray(image)[:height, :width, ::-1]))

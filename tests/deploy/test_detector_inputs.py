@@ -250,6 +250,19 @@ def test_a_video_that_cannot_be_read_is_told(echo: Echo, tmp_path: Path) -> None
         list(Detector(echo)(97))
 
 
+def test_a_video_of_which_frames_are_missing_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cv2", reason="pip install -r requirements-video.txt")
+    from src.deploy import video
+
+    monkeypatch.setattr(video, "video_facts", lambda _: video.VideoFacts(12.0, 1))
+    with pytest.raises(ValueError, match=r"clip\.mp4: not all frames could be written"):
+        with video.VideoWriter(tmp_path / "clip.mp4", 12.0) as writer:
+            writer.add(Image.new("RGB", (64, 48)))
+            writer.add(Image.new("RGB", (32, 48)))
+
+
 def test_without_the_package_a_video_says_what_to_install(
     echo: Echo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
