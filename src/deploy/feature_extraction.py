@@ -35,11 +35,13 @@ class Pictures(NamedTuple):
 
     Attributes:
         image_ids: What each is called: its id in a COCO file, or its file's name.
+        file_names: Their files, relative to the folder.
         size_hw: (height, width) that they are stretched to.
         load: Gives the one at a place, uint8 [3, height, width].
     """
 
     image_ids: tuple[str, ...]
+    file_names: tuple[str, ...]
     size_hw: tuple[int, int]
     load: Callable[[int], Tensor]
 
@@ -73,7 +75,8 @@ def list_pictures(img_folder: Path, ann_file: Path | None, size_hw: tuple[int, i
         # of no interest here: boxes, nor whether they are empty
         dataset = CocoDetection(img_folder, ann_file, pipeline, drop_empty_boxes=True)
         ids = tuple(str(image_id) for image_id in dataset.annotations.image_ids.tolist())
-        return Pictures(ids, size_hw, lambda index: dataset[index][0])
+        file_names = tuple(dataset.annotations.file_names())
+        return Pictures(ids, file_names, size_hw, lambda index: dataset[index][0])
     if not img_folder.is_dir():
         raise ValueError(f"picture folder {img_folder} does not exist")
     paths = find_pictures(img_folder)
@@ -82,7 +85,8 @@ def list_pictures(img_folder: Path, ann_file: Path | None, size_hw: tuple[int, i
     def load(index: int) -> Tensor:
         return pipeline(decode_rgb(paths[index]), nothing, strong=False)[0]
 
-    return Pictures(tuple(path.name for path in paths), size_hw, load)
+    names = tuple(path.name for path in paths)
+    return Pictures(names, names, size_hw, load)
 
 
 def extract_to_folder(
@@ -111,14 +115,14 @@ def extract_to_folder(
             or fewer that make 256 MiB. It is cut to whole batches.
 
     Raises:
-        ValueError: The folder holds features of another model or size, a picture cannot be read, or a setting
-            is out of range.
+        ValueError: The folder holds features of another model or size, or of other pictures under the same
+            ids; a picture cannot be read, or a setting is out of range.
     """
     if batch_size < 1 or num_threads < 1:
         raise ValueError(f"batch size {batch_size}, {num_threads} threads: both are 1 or more")
     kind = teacher.feature_kind(pictures.size_hw, dtype)
     writer = FeatureWriter(folder, kind)
-    missing = [i for i, name in enumerate(pictures.image_ids) if name not in writer.stored]
+    missing = writer.lacking(pictures.image_ids, pictures.file_names)
     num_before = len(pictures.image_ids) - len(missing)
     length = shard_pictures or min(SHARD_PICTURES, SHARD_BYTES // _bytes_of_one(kind))
     shards = _cut(missing, max(1, length // batch_size) * batch_size)
@@ -161,7 +165,8 @@ def _extract(
                     rows[name].append(tokens.to(writer.kind.torch_dtype).cpu())
                 bar.update(len(batch))
             features = {name: torch.cat(parts) for name, parts in rows.items()}
-            writer.write([pictures.image_ids[i] for i in shard], features)
+            ids, names = ([row[i] for i in shard] for row in (pictures.image_ids, pictures.file_names))
+            writer.write(ids, names, features)
 
 
 def _load_ahead(

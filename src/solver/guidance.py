@@ -16,8 +16,7 @@ from ..ops.padding import pad_to_multiple
 from ..ops.similarity import cosine_distance, gram_distance
 from ..optim.gradient_share import SteeredWeight, gradient_share
 from ..structures import GuidedOutput, Targets
-from ..teachers import FeatureStore
-from ..teachers.sources import TokenSource
+from ..teachers.sources import TokenSource, check_pictures
 from .stages import MIXED, Stage
 
 logger = logging.getLogger(__name__)
@@ -176,12 +175,14 @@ class Guidance:
         """Refuse a training plan in which a part of the guidance would be wrong or do nothing.
 
         Raises:
-            ValueError: Saved features with pictures that are moved or mixed, or not of all pictures; or an
+            ValueError: Saved features with pictures that are moved or mixed, or not of these pictures; or an
                 anchor for a ViT that never learns.
         """
         if self.teacher is not None and self.teacher.saved is not None:
             _check_moves(stages, dataset)
-            _check_pictures(self.teacher.saved, dataset)
+            listed = dataset.annotations
+            names = dict(zip(map(str, listed.image_ids.tolist()), listed.file_names(), strict=True))
+            check_pictures(self.teacher.saved, names, dataset.ann_file)
         if self.anchor is not None and all(stage.backbone == "frozen" for stage in stages):
             raise ValueError(
                 "gram_anchoring: no stage lets the ViT learn, so that there is nothing to hold; remove it, "
@@ -231,15 +232,4 @@ def _check_moves(stages: Sequence[Stage], dataset: CocoDetection) -> None:
             f"distillation.features: {', '.join(moving)} moves or mixes the pictures, and the saved features "
             "are those of the pictures as they are stored; remove it (from train_dataloader's transforms and "
             "from stages), or name a teacher instead, which sees what the student sees"
-        )
-
-
-def _check_pictures(store: FeatureStore, dataset: CocoDetection) -> None:
-    ids = [str(i) for i in dataset.annotations.image_ids.tolist()]
-    missing = [i for i in ids if i not in store.shard_of]
-    if missing:
-        raise ValueError(
-            f"distillation.features: {store.folder} lacks {len(missing)} of the {len(ids)} pictures of "
-            f"{dataset.ann_file}, {', '.join(missing[:5])} among them; run tools/extract_features.py on "
-            "these pictures with the same folder: it adds what is missing"
         )

@@ -128,6 +128,7 @@ class DinoV3Teacher(nn.Module):
         images: Picture | Sequence[Picture],
         image_ids: Sequence[int | str] | None = None,
         save_features: bool = False,
+        file_names: Sequence[str] | None = None,
     ) -> dict[str, Tensor]:
         """The tokens of pictures in any form, on the teacher's device.
 
@@ -136,6 +137,8 @@ class DinoV3Teacher(nn.Module):
             image_ids: What to call the pictures in `feature_output_dir`; needed to save them.
             save_features: Add those that are not there yet to `feature_output_dir`, as float16. For many
                 pictures `tools/extract_features.py` is faster, and goes on after an interruption.
+            file_names: The pictures' files as the annotations have them; None where the ids are these names.
+                Training refuses features of other files.
 
         Returns:
             As `forward`.
@@ -148,11 +151,15 @@ class DinoV3Teacher(nn.Module):
             raise ValueError(f"{len(image_ids)} image_ids for {len(batch)} pictures; give each one its own.")
         features = self(batch)
         if save_features:
-            self._save(features, image_ids, (batch.shape[-2], batch.shape[-1]))
+            self._save(features, image_ids, file_names, (batch.shape[-2], batch.shape[-1]))
         return features  # type: ignore[no-any-return]  # torch's modules are untyped when called
 
     def _save(
-        self, features: dict[str, Tensor], image_ids: Sequence[int | str] | None, size_hw: tuple[int, int]
+        self,
+        features: dict[str, Tensor],
+        image_ids: Sequence[int | str] | None,
+        file_names: Sequence[str] | None,
+        size_hw: tuple[int, int],
     ) -> None:
         if image_ids is None or self.feature_output_dir is None:
             lacking = "image_ids" if image_ids is None else "feature_output_dir, a key of the teacher's YAML"
@@ -162,9 +169,10 @@ class DinoV3Teacher(nn.Module):
         kind = self.feature_kind(size_hw, "float16")
         if self._writer is None or self._writer.kind != kind:
             self._writer = FeatureWriter(Path(self.feature_output_dir), kind)
-        new = [i for i, image_id in enumerate(image_ids) if str(image_id) not in self._writer.stored]
-        if new:
-            self._writer.write([image_ids[i] for i in new], {n: f[new] for n, f in features.items()})
+        names = list(file_names or map(str, image_ids))
+        if new := self._writer.lacking(image_ids, names):
+            new_features = {name: values[new] for name, values in features.items()}
+            self._writer.write([image_ids[i] for i in new], [names[i] for i in new], new_features)
 
     def feature_kind(self, size_hw: tuple[int, int], dtype: Dtype) -> FeatureKind:
         """What the features of pictures of this size have in common when they are saved as `dtype`."""

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 INDEX = "index.json"
 SHARDS = "features-*.safetensors"
-FORMAT = 1
+FORMAT = 2
 PATCH = 16
 Dtype = Literal["float16", "bfloat16"]
 
@@ -83,12 +83,14 @@ class FeatureStore:
     Attributes:
         kind: What they have in common.
         shard_of: The shard that holds a picture, by the picture's id.
+        file_names: The pictures' files, by their ids.
     """
 
-    def __init__(self, folder: Path, kind: FeatureKind, shard_of: dict[str, str]) -> None:
+    def __init__(self, folder: Path, kind: FeatureKind, shards: Mapping[str, Mapping[str, str]]) -> None:
         self.folder = folder
         self.kind = kind
-        self.shard_of = shard_of
+        self.shard_of = {image_id: shard for shard, held in shards.items() for image_id in held}
+        self.file_names = all_pictures(shards)
         self._shards: dict[str, Any] = {}
 
     @classmethod
@@ -138,8 +140,16 @@ class FeatureStore:
         return tensor
 
 
-def read_index(folder: Path) -> tuple[FeatureKind, dict[str, list[str]]]:
+def all_pictures(shards: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """File names by id of the pictures of all shards."""
+    return {image_id: name for held in shards.values() for image_id, name in held.items()}
+
+
+def read_index(folder: Path) -> tuple[FeatureKind, dict[str, dict[str, str]]]:
     """What the features of a folder have in common, and the pictures of each shard that its index lists.
+
+    Returns:
+        The kind, and by shard the pictures' file names by their ids.
 
     Raises:
         ValueError: There is no index, or it is damaged.
@@ -149,18 +159,24 @@ def read_index(folder: Path) -> tuple[FeatureKind, dict[str, list[str]]]:
         raise ValueError(f"{folder} holds no features: no {INDEX}; tools/extract_features.py writes it.")
     try:
         content = json.loads(path.read_bytes())
-        if content["format"] != FORMAT:
-            raise ValueError(f"format {content['format']}, and this program reads {FORMAT}")
-        return FeatureKind.parse(content), {str(name): list(ids) for name, ids in content["shards"].items()}
+        if content["format"] == FORMAT:
+            return FeatureKind.parse(content), {name: dict(held) for name, held in content["shards"].items()}
+        found = int(content["format"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} cannot be read ({type(error).__name__}: {error}). Delete this one file and run "
             "tools/extract_features.py again: it makes the index anew and keeps the features."
         ) from error
+    raise ValueError(
+        f"{folder} holds features of format {found}, and this program reads {FORMAT} (format 1 does not say "
+        "whose they are). Delete the folder and run tools/extract_features.py again."
+    )
 
 
-def find_shards(folder: Path, kind: FeatureKind, listed: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """The shard that holds a picture, by the picture's id, for all shards on the disk.
+def find_shards(
+    folder: Path, kind: FeatureKind, listed: Mapping[str, Mapping[str, str]]
+) -> dict[str, Mapping[str, str]]:
+    """The pictures of all shards on the disk, by shard: file names by id.
 
     Args:
         folder: Where they lie.
@@ -171,25 +187,22 @@ def find_shards(folder: Path, kind: FeatureKind, listed: Mapping[str, Sequence[s
     Raises:
         ValueError: A shard holds features of another kind.
     """
-    shard_of: dict[str, str] = {}
-    for path in sorted(folder.glob(SHARDS)):
-        image_ids = listed[path.name] if path.name in listed else _ids_in(path, kind)
-        shard_of.update(dict.fromkeys(image_ids, path.name))
-    return shard_of
+    paths = sorted(folder.glob(SHARDS))
+    return {p.name: listed[p.name] if p.name in listed else _pictures_in(p, kind) for p in paths}
 
 
-def _ids_in(path: Path, kind: FeatureKind) -> list[str]:
-    """The pictures in a shard; none, and a warning, where it is damaged."""
+def _pictures_in(path: Path, kind: FeatureKind) -> dict[str, str]:
+    """File names by id of the pictures in a shard; none, and a warning, where it is damaged."""
     try:
         with safe_open(path, framework="pt") as shard:
             content = json.loads(shard.metadata()["features"])
-            found, image_ids = FeatureKind.parse(content["kind"]), [str(i) for i in content["image_ids"]]
+            found, file_names = FeatureKind.parse(content["kind"]), dict(content["file_names"])
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         _log.warning("%s is damaged and left out (%s)", path, error)
-        return []
+        return {}
     if different := found.differences(kind):
         raise ValueError(
             f"{path} holds other features than are expected in its folder: {different}. A folder holds those "
             "of one model at one size: keep each in a folder of its own."
         )
-    return image_ids
+    return file_names

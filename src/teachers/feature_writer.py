@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .feature_store import FORMAT, INDEX, SHARDS, FeatureKind, find_shards, read_index
+from .feature_store import FORMAT, INDEX, SHARDS, FeatureKind, all_pictures, find_shards, read_index
 
 UNFINISHED = ".unfinished-"
 
@@ -25,7 +25,7 @@ class FeatureWriter:
     Attributes:
         folder: The folder, made where it is missing.
         kind: What its features have in common.
-        stored: Ids of the pictures that are in it.
+        stored: File names of the pictures that are in it, by id.
     """
 
     def __init__(self, folder: Path, kind: FeatureKind) -> None:
@@ -42,15 +42,34 @@ class FeatureWriter:
                 f"{folder} holds other features than are to be written: {different}. Give these a folder of "
                 "their own (feature_output_dir), or delete that one."
             )
-        self.stored = set(find_shards(folder, kind, {}))  # damaged shards are not, whatever the index says
+        # damaged shards hold none, whatever the index says
+        self.stored = all_pictures(find_shards(folder, kind, {}))
         if not indexed:
             self._write_index({})
 
-    def write(self, image_ids: Sequence[int | str], features: Mapping[str, Tensor]) -> None:
+    def lacking(self, image_ids: Sequence[int | str], file_names: Sequence[str]) -> list[int]:
+        """Places of those pictures that are not in the folder.
+
+        Raises:
+            ValueError: An id is there as that of another file.
+        """
+        named = list(zip(map(str, image_ids), file_names, strict=True))
+        for image_id, name in named:
+            if (held := self.stored.get(image_id, name)) != name:
+                raise ValueError(
+                    f"{self.folder} holds {held} as picture {image_id}, which is {name} now: the folder is "
+                    "of another dataset. Give these features a folder of their own (-o, feature_output_dir)."
+                )
+        return [place for place, (image_id, _) in enumerate(named) if image_id not in self.stored]
+
+    def write(
+        self, image_ids: Sequence[int | str], file_names: Sequence[str], features: Mapping[str, Tensor]
+    ) -> None:
         """Saves pictures as one shard.
 
         Args:
             image_ids: B ids, of pictures that are not in the folder.
+            file_names: B, by which it is known later whether an id means the same picture.
             features: [B, ...] of each feature, on any device, of any floating type.
 
         Raises:
@@ -69,24 +88,23 @@ class FeatureWriter:
                         "bfloat16; if that does not help, the weights are broken."
                     )
                 tensors[self.kind.key(name, feature)] = row.clone()
-        content = json.dumps({"kind": self.kind._asdict(), "image_ids": names})
+        held = dict(zip(names, file_names, strict=True))
+        content = json.dumps({"kind": self.kind._asdict(), "file_names": held})
         digest = hashlib.sha256("\0".join(names).encode()).hexdigest()[:16]
         self._put(SHARDS.replace("*", digest), lambda path: save_file(tensors, path, {"features": content}))
-        self.stored.update(names)
+        self.stored.update(held)
 
     def finish(self) -> None:
         """Writes the index of all shards that are there, also those of other processes."""
-        shards: dict[str, list[str]] = {}
-        for image_id, name in find_shards(self.folder, self.kind, {}).items():
-            shards.setdefault(name, []).append(image_id)
-        self._write_index(shards)
+        shards = find_shards(self.folder, self.kind, {})
+        self._write_index({shard: held for shard, held in shards.items() if held})  # the damaged hold none
 
     def sweep(self) -> None:
         """Removes what killed writers left unfinished; nobody else may be writing."""
         for path in self.folder.glob(f"{UNFINISHED}*"):
             shutil.rmtree(path, ignore_errors=True)
 
-    def _write_index(self, shards: Mapping[str, Sequence[str]]) -> None:
+    def _write_index(self, shards: Mapping[str, Mapping[str, str]]) -> None:
         content = json.dumps({"format": FORMAT, **self.kind._asdict(), "shards": shards}, indent=1)
         self._put(INDEX, lambda path: path.write_text(content))
 

@@ -3,7 +3,8 @@
 Legend: B batch, E the teacher's width, H and W a picture's sides, h and w cells of the teacher's grid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import torch.nn.functional as F
@@ -87,3 +88,30 @@ class SavedTeacher:
             tokens = tokens.pin_memory()
         tokens = tokens.to(images.device, non_blocking=True)
         return tokens.mT.reshape(len(image_ids), self.dim, *self.saved.kind.grid_hw)
+
+
+def check_pictures(store: FeatureStore, file_names: Mapping[str, str], ann_file: Path) -> None:
+    """Refuse features that are not those of the pictures of a dataset.
+
+    Args:
+        store: The features.
+        file_names: Of all pictures of the dataset, by id.
+        ann_file: What lists them.
+
+    Raises:
+        ValueError: A picture has no features, or an id has those of another file.
+    """
+    for image_id, name in file_names.items():
+        if (held := store.file_names.get(image_id, name)) != name:
+            raise ValueError(
+                f"distillation.features: {store.folder} holds {held} as picture {image_id}, which is {name} "
+                f"in {ann_file}: they are another dataset's. Run tools/extract_features.py with --ann-file "
+                f"{ann_file} and a folder of its own"
+            )
+    missing = [image_id for image_id in file_names if image_id not in store.shard_of]
+    if missing:
+        raise ValueError(
+            f"distillation.features: {store.folder} lacks {len(missing)} of the {len(file_names)} pictures "
+            f"of {ann_file}, {', '.join(missing[:5])} among them; run tools/extract_features.py on "
+            "these pictures with the same folder: it adds what is missing"
+        )

@@ -1,6 +1,7 @@
 import json
 import logging
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def ids_of_all_shards(folder: Path) -> list[str]:
     found = []
     for path in sorted(folder.glob("features-*")):
         with safe_open(path, framework="pt") as shard:
-            found += json.loads(shard.metadata()["features"])["image_ids"]
+            found += json.loads(shard.metadata()["features"])["file_names"]
     return found
 
 
@@ -119,22 +120,41 @@ def test_new_pictures_are_added(tmp_path: Path) -> None:
     assert more.num_bytes == sum(len(data) for name, data in contents(folder).items() if name != "index.json")
 
 
+def write_coco(folder: Path, ids: Sequence[int], names: Sequence[str], file: str = "some.json") -> Path:
+    """A COCO file of pictures in `folder`/images, with an empty box."""
+    listed = []
+    for image_id, name in zip(ids, names, strict=True):
+        with Image.open(folder / "images" / name) as image:
+            listed.append({"id": image_id, "file_name": name, "width": image.width, "height": image.height})
+    box = {"id": 1, "image_id": ids[-1], "category_id": 1, "bbox": [2, 2, 0, 0], "area": 0, "iscrowd": 0}
+    document = {"images": listed, "annotations": [box], "categories": [{"id": 1, "name": "a"}]}
+    (folder / file).write_text(json.dumps(document))
+    return folder / file
+
+
 def test_pictures_of_a_coco_file_are_called_by_their_ids(tmp_path: Path) -> None:
     write_pictures(tmp_path / "images", 3)
-    names = sorted(path.name for path in (tmp_path / "images").iterdir())
-    listed = []
-    for image_id, name in zip((900, 7), names[1:], strict=True):
-        with Image.open(tmp_path / "images" / name) as image:
-            listed.append({"id": image_id, "file_name": name, "width": image.width, "height": image.height})
-    box = {"id": 1, "image_id": 7, "category_id": 1, "bbox": [2, 2, 0, 0], "area": 0, "iscrowd": 0}
-    document = {"images": listed, "annotations": [box], "categories": [{"id": 1, "name": "a"}]}
-    (tmp_path / "some.json").write_text(json.dumps(document))
-    from_coco = list_pictures(tmp_path / "images", tmp_path / "some.json", SIZE_HW)
+    ann_file = write_coco(tmp_path, (900, 7), ("001.png", "002.png"))
+    from_coco = list_pictures(tmp_path / "images", ann_file, SIZE_HW)
     from_folder = list_pictures(tmp_path / "images", None, SIZE_HW)
     assert from_coco.image_ids == ("900", "7")
     assert torch.equal(from_coco.load(1), from_folder.load(2))
     extract_to_folder(small_teacher(), from_coco, tmp_path / "features")
-    assert FeatureStore.open(tmp_path / "features").read([7, 900])["cls_token"].shape == (2, 24)
+    store = FeatureStore.open(tmp_path / "features")
+    assert store.read([7, 900])["cls_token"].shape == (2, 24)
+    assert store.file_names == {"900": "001.png", "7": "002.png"}
+
+
+def test_another_dataset_with_the_same_ids_is_refused(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "images", 5)
+    folder = tmp_path / "features"
+    train = write_coco(tmp_path, (1, 2), ("000.png", "001.png"), "train.json")
+    val = write_coco(tmp_path, (3, 2), ("002.png", "003.png"), "val.json")
+    extract_to_folder(small_teacher(), list_pictures(tmp_path / "images", train, SIZE_HW), folder)
+    before = contents(folder)
+    with pytest.raises(ValueError, match=r"holds 001\.png as picture 2, which is 003\.png now.*of their own"):
+        extract_to_folder(small_teacher(), list_pictures(tmp_path / "images", val, SIZE_HW), folder)
+    assert contents(folder) == before
 
 
 def test_a_damaged_picture_stops_the_run_and_keeps_what_is_done(tmp_path: Path) -> None:

@@ -255,15 +255,18 @@ def test_guidance_lets_the_host_wait_no_oftener(monkeypatch: pytest.MonkeyPatch)
     assert ledger.waits() == ["_local_scalar_dense"]
 
 
-def dataset(moving: Sequence[str] = (), strong: Sequence[str] = (), ids: Sequence[int] = (1, 2)) -> Any:
+def dataset(
+    moving: Sequence[str] = (), strong: Sequence[str] = (), ids: Sequence[int] = (1, 2), folder: str = ""
+) -> Any:
     transforms = SimpleNamespace(ops=(), moves_frame=tuple(moving), strong_ops=frozenset(strong))
-    annotations = SimpleNamespace(image_ids=torch.tensor(ids))
+    names = [f"{folder}{i}.png" for i in ids]
+    annotations = SimpleNamespace(image_ids=torch.tensor(ids), file_names=lambda: names)
     return SimpleNamespace(transforms=transforms, annotations=annotations, ann_file=Path("train.json"))
 
 
 def saved_guidance() -> Guidance:
     kind = FeatureKind("vit_base", "0" * 16, (64, 64), "float16", {"patch_tokens": TEACHER_DIM})
-    store = FeatureStore(Path("features"), kind, {"1": "a", "2": "a"})
+    store = FeatureStore(Path("features"), kind, {"a": {"1": "1.png", "2": "2.png"}})
     guidance = make_guidance(make_detector(), anchored=False)
     guidance.teacher = SavedTeacher(store)
     return guidance
@@ -315,6 +318,12 @@ def test_strong_augmentation_that_never_runs_moves_nothing() -> None:
 def test_saved_features_need_all_pictures() -> None:
     with pytest.raises(ValueError, match=r"lacks 1 of the 3 pictures of train.json, 9 among them"):
         saved_guidance().check_plan([PLAIN], dataset(ids=(1, 2, 9)))
+
+
+def test_saved_features_of_other_pictures_under_the_same_ids_are_refused() -> None:
+    said = r"features holds 1\.png as picture 1, which is val/1\.png in train\.json.*of its own"
+    with pytest.raises(ValueError, match=said):
+        saved_guidance().check_plan([PLAIN], dataset(folder="val/"))
 
 
 def test_saved_features_need_pictures_that_are_not_padded() -> None:

@@ -186,7 +186,8 @@ def save_features(config: Path, folder: Path) -> None:
     writer = FeatureWriter(
         folder, FeatureKind("vit_base", "0" * 16, (64, 64), "float16", {"patch_tokens": TEACHER_DIM})
     )
-    writer.write(list(batch.targets.image_ids), {"patch_tokens": tokens.half()})
+    names = dataset.annotations.file_names()
+    writer.write(list(batch.targets.image_ids), names, {"patch_tokens": tokens.half()})
     writer.finish()
 
 

@@ -139,6 +139,8 @@ def test_saved_features_are_read_again(small_teacher: Build, tmp_path: Path) -> 
     other = small_teacher(seed=1, feature_output_dir=str(tmp_path / "features"))
     with pytest.raises(ValueError, match="model_hash"):
         other.extract_features(images, image_ids=[1, 2, 3], save_features=True)
+    with pytest.raises(ValueError, match=r"holds 9 as picture 9, which is b\.jpg now"):
+        teacher.extract_features(images[:1], image_ids=[9], save_features=True, file_names=["b.jpg"])
     with pytest.raises(ValueError, match="size_hw"):
         teacher.extract_features(images[..., :16], image_ids=[1, 2, 3], save_features=True)
 

@@ -25,8 +25,8 @@ def features(count: int, seed: int = 0) -> dict[str, Tensor]:
 def test_features_come_back_in_the_order_asked(tmp_path: Path, dtype: str, finished: bool) -> None:
     writer = FeatureWriter(tmp_path / "deep" / "folder", KIND._replace(dtype=dtype))
     first, second = features(2), features(1, seed=1)
-    writer.write([7, "sub/b.jpg"], first)
-    writer.write(["ü c.jpg"], second)
+    writer.write([7, "sub/b.jpg"], ["7.jpg", "sub/b.jpg"], first)
+    writer.write(["ü c.jpg"], ["ü c.jpg"], second)
     if finished:
         writer.finish()
     store = FeatureStore.open(tmp_path / "deep" / "folder")
@@ -39,13 +39,13 @@ def test_features_come_back_in_the_order_asked(tmp_path: Path, dtype: str, finis
 
 def test_only_what_was_extracted_is_there(tmp_path: Path) -> None:
     writer = FeatureWriter(tmp_path, KIND._replace(feature_dims={"cls_token": 4}))
-    writer.write([1], features(1))
+    writer.write([1], ["1.png"], features(1))
     assert list(FeatureStore.open(tmp_path).read([1])) == ["cls_token"]
 
 
 def test_a_picture_that_is_not_there_is_named(tmp_path: Path) -> None:
     writer = FeatureWriter(tmp_path, KIND)
-    writer.write([1], features(1))
+    writer.write([1], ["1.png"], features(1))
     with pytest.raises(
         ValueError, match=r"no features of 2 pictures, 2, 3 among.*has those of 1.*extract_features"
     ):
@@ -70,21 +70,21 @@ def test_a_folder_without_features(tmp_path: Path) -> None:
 def test_a_folder_holds_one_kind(
     tmp_path: Path, other: dict[str, object], said: str, with_index: bool
 ) -> None:
-    FeatureWriter(tmp_path, KIND).write([1], features(1))
+    FeatureWriter(tmp_path, KIND).write([1], ["1.png"], features(1))
     if not with_index:
         (tmp_path / "index.json").unlink()
     before = sorted(tmp_path.iterdir())
     with pytest.raises(ValueError, match=said):
         FeatureWriter(tmp_path, KIND._replace(**other))
     assert sorted(tmp_path.iterdir()) == before
-    assert FeatureWriter(tmp_path, KIND).stored == {"1"}
+    assert FeatureWriter(tmp_path, KIND).stored == {"1": "1.png"}
 
 
 def test_a_writer_adds_to_what_is_there(tmp_path: Path) -> None:
-    FeatureWriter(tmp_path, KIND).write([1, 2], features(2))
+    FeatureWriter(tmp_path, KIND).write([1, 2], ["1.png", "2.png"], features(2))
     again = FeatureWriter(tmp_path, KIND)
-    assert again.stored == {"1", "2"}
-    again.write([3], features(1))
+    assert again.stored == {"1": "1.png", "2": "2.png"}
+    again.write([3], ["3.png"], features(1))
     again.finish()
     listed = json.loads((tmp_path / "index.json").read_text())["shards"]
     assert sorted(map(sorted, listed.values())) == [["1", "2"], ["3"]]
@@ -96,8 +96,8 @@ def test_a_damaged_shard_is_found_and_written_anew(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     writer = FeatureWriter(tmp_path, KIND)
-    writer.write([1], features(1))
-    writer.write([2], features(1, seed=1))
+    writer.write([1], ["1.png"], features(1))
+    writer.write([2], ["2.png"], features(1, seed=1))
     writer.finish()
     store = FeatureStore.open(tmp_path)
     shard = tmp_path / store.shard_of["2"]
@@ -107,15 +107,15 @@ def test_a_damaged_shard_is_found_and_written_anew(
         store.read([2])
     with caplog.at_level(logging.WARNING):
         again = FeatureWriter(tmp_path, KIND)
-    assert again.stored == {"1"} and shard.name in caplog.text
-    again.write([2], features(1, seed=1))
+    assert again.stored == {"1": "1.png"} and shard.name in caplog.text
+    again.write([2], ["2.png"], features(1, seed=1))
     assert shard.read_bytes() == whole
     assert FeatureStore.open(tmp_path).read([2])["cls_token"].shape == (1, 4)
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"format": 99}', '{"format": 1, "shards": []}'])
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"format": 2}', '{"format": 2, "shards": []}'])
 def test_a_damaged_index_is_told_with_the_remedy(tmp_path: Path, content: str) -> None:
-    FeatureWriter(tmp_path, KIND).write([1], features(1))
+    FeatureWriter(tmp_path, KIND).write([1], ["1.png"], features(1))
     (tmp_path / "index.json").write_text(content)
     with pytest.raises(ValueError, match=r"index\.json cannot be read.*Delete this one file"):
         FeatureStore.open(tmp_path)
@@ -124,11 +124,27 @@ def test_a_damaged_index_is_told_with_the_remedy(tmp_path: Path, content: str) -
     assert set(FeatureStore.open(tmp_path).shard_of) == {"1"}
 
 
+def test_features_of_the_first_format_are_told_with_the_remedy(tmp_path: Path) -> None:
+    index = {"format": 1, **KIND._asdict(), "shards": {"features-0.safetensors": ["1"]}}
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    for read in (FeatureStore.open, lambda folder: FeatureWriter(folder, KIND)):
+        with pytest.raises(ValueError, match=r"format 1, and .* reads 2 .*Delete the folder"):
+            read(tmp_path)
+
+
+def test_an_id_means_one_file(tmp_path: Path) -> None:
+    FeatureWriter(tmp_path, KIND).write([1, 2], ["a/1.png", "a/2.png"], features(2))
+    writer = FeatureWriter(tmp_path, KIND)
+    assert writer.lacking([2, 3, "1"], ["a/2.png", "b/1.png", "a/1.png"]) == [1]
+    with pytest.raises(ValueError, match=r"holds a/2\.png as picture 2, which is b/2\.png now.*of their own"):
+        writer.lacking([3, 2], ["b/3.png", "b/2.png"])
+
+
 def test_numbers_too_large_for_float16(tmp_path: Path) -> None:
     large = {name: value * 1e5 for name, value in features(2).items()}
     writer = FeatureWriter(tmp_path, KIND)
     with pytest.raises(ValueError, match="picture 1: its cls_token .*float16 cannot hold.*bfloat16"):
-        writer.write([1, 2], large)
+        writer.write([1, 2], ["1.png", "2.png"], large)
     assert not list(tmp_path.glob("features-*")) and not list(tmp_path.glob(".unfinished-*"))
 
 
@@ -140,13 +156,13 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ValueError, match=r"cannot write .*features-.*No space left"):
-        writer.write([1], features(1))
+        writer.write([1], ["1.png"], features(1))
     assert [path.name for path in tmp_path.iterdir()] == ["index.json"] and not writer.stored
 
 
 def test_sweeping_removes_only_what_is_unfinished(tmp_path: Path) -> None:
     writer = FeatureWriter(tmp_path, KIND)
-    writer.write([1], features(1))
+    writer.write([1], ["1.png"], features(1))
     before = sorted(tmp_path.iterdir())
     (tmp_path / ".unfinished-abc").mkdir()
     (tmp_path / ".unfinished-abc" / "features-1.safetensors").write_bytes(b"half")

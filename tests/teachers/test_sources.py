@@ -43,7 +43,8 @@ def test_the_teacher_alone_normalises(small_teacher: Build, monkeypatch: pytest.
 def write(folder: Path, features: dict[str, Any], size_hw: tuple[int, int]) -> FeatureStore:
     dims = {name: values.shape[-1] for name, values in features.items()}
     writer = FeatureWriter(folder, FeatureKind("vit_base", "0" * 16, size_hw, "float16", dims))
-    writer.write([7, 3, 5], {name: values.half() for name, values in features.items()})
+    halves = {name: values.half() for name, values in features.items()}
+    writer.write([7, 3, 5], ["7.png", "3.png", "5.png"], halves)
     writer.finish()
     return FeatureStore.open(folder)
 
