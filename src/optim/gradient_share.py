@@ -12,6 +12,8 @@ from torch import Tensor
 
 LARGEST_FACTOR = 10.0
 """Between its inverse and this, the weight is multiplied at once."""
+LARGEST_RISE = 10.0
+"""The weight stays at most so many times its first value."""
 
 
 def gradient_share(part: Sequence[Tensor], rest: Sequence[Tensor]) -> Tensor:
@@ -49,7 +51,10 @@ def steered_weight(weight: float, share: float, *, aim: float, tolerance: float)
 
 
 class SteeredWeight:
-    """A loss's weight, which may change once an epoch.
+    """A loss's weight, which may change once an epoch, up to `LARGEST_RISE` times its first value.
+
+    That bound is ours: the loss has gradients outside the part, too, so that there are shares which no weight
+    reaches, and a weight that rises towards one drowns all other losses.
 
     Args:
         weight: The first one.
@@ -65,6 +70,7 @@ class SteeredWeight:
         self, weight: float, *, restart_weight: float | None, aim: float | None, tolerance: float
     ) -> None:
         self.weight = weight
+        self._most = LARGEST_RISE * weight
         self._restart_weight = weight if restart_weight is None else restart_weight
         self._aim = aim
         self._tolerance = tolerance
@@ -85,7 +91,13 @@ class SteeredWeight:
         """Choose the next epoch's weight; `share` is the epoch's mean, the same on every rank."""
         self._total, self._count = None, 0
         if self._steers and self._aim is not None:
-            self.weight = steered_weight(self.weight, share, aim=self._aim, tolerance=self._tolerance)
+            wanted = steered_weight(self.weight, share, aim=self._aim, tolerance=self._tolerance)
+            self.weight = min(wanted, self._most)
+
+    @property
+    def at_its_most(self) -> bool:
+        """Whether the weight would rise further if it might."""
+        return self._steers and self._aim is not None and self.weight >= self._most
 
     def restart(self) -> None:
         """Take `restart_weight`, for good: the average of the weights starts anew, and averages one loss."""

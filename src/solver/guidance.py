@@ -164,6 +164,11 @@ class Guidance:
             "the next weight is %.4g",
             *(100 * found, before, self.weight.weight),
         )
+        if self.weight.at_its_most and self.weight.weight > before:
+            logger.warning(
+                "distillation: the weight is as large as it may become; if the share stays below the aim, "
+                "lower distillation.share, or set it to null and choose the weight"
+            )
 
     def restart(self) -> None:
         """The average of the weights starts anew: take the distillation's `restart_weight`, for good."""

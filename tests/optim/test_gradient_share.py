@@ -97,3 +97,15 @@ def test_it_goes_on_from_its_state_in_the_middle_of_an_epoch() -> None:
     resumed.load_state_dict(whole.state_dict(), CPU)
     resumed.end_epoch(0.5)
     assert resumed.weight == 20.0
+
+
+def test_an_aim_that_no_weight_reaches_does_not_raise_it_for_ever() -> None:
+    weight = make_weight()
+    for _ in range(20):
+        assert not weight.at_its_most or weight.weight == 50.0
+        weight.end_epoch(0.03 * weight.weight / (weight.weight + 1))  # 3 % at most
+    assert weight.weight == 50.0 and weight.at_its_most
+    weight.end_epoch(0.5)
+    assert weight.weight < 50.0 and not weight.at_its_most
+    weight.restart()
+    assert not weight.at_its_most
