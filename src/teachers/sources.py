@@ -110,8 +110,10 @@ def check_pictures(store: FeatureStore, file_names: Mapping[str, str], ann_file:
             )
     missing = [image_id for image_id in file_names if image_id not in store.shard_of]
     if missing:
+        example = next(iter(store.shard_of), "none")
         raise ValueError(
             f"distillation.features: {store.folder} lacks {len(missing)} of the {len(file_names)} pictures "
-            f"of {ann_file}, {', '.join(missing[:5])} among them; run tools/extract_features.py on "
-            "these pictures with the same folder: it adds what is missing"
+            f"of {ann_file}, {', '.join(missing[:5])} among them; it holds {example} for example. Run "
+            f"tools/extract_features.py with --ann-file {ann_file} and the same folder: it adds what is "
+            "missing"
         )
