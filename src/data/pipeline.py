@@ -112,7 +112,7 @@ def build_pipeline(
         ops: Name and knobs of each transform, in order.
         strong_ops: Names of the transforms that a stage can switch off.
         size_hw: Size for a Resize or PadToSize that states none.
-        keep_ratio: What a Resize does that does not state it.
+        keep_ratio: Whether a Resize pads first, to the shape of its size.
 
     Raises:
         ValueError: An unknown name, or a knob's value that is not allowed.
@@ -130,6 +130,4 @@ def _build(name: str, knobs: Mapping[str, Any], size_hw: tuple[int, int], keep_r
     kind = TRANSFORMS[name]
     if kind in (t.Resize, t.PadToSize) and knobs.get("size") is None:
         knobs = {**knobs, "size": size_hw}
-    if kind is t.Resize:
-        knobs = {"keep_ratio": keep_ratio, **knobs}
-    return kind(**knobs)
+    return t.Resize(keep_ratio, **knobs) if kind is t.Resize else kind(**knobs)

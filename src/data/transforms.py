@@ -259,11 +259,12 @@ class Resize:
     The builder puts eval_spatial_size for None.
 
     Args:
+        keep_ratio: Pad with black on the right or at the bottom first, so that nothing is distorted; the
+            experiment's, since boxes are scaled back by it.
         size: What every picture is brought to.
-        keep_ratio: Pad with black on the right or at the bottom first, so that nothing is distorted.
     """
 
-    def __init__(self, *, size: tuple[int, int] | None = None, keep_ratio: bool = False) -> None:
+    def __init__(self, keep_ratio: bool = False, *, size: tuple[int, int] | None = None) -> None:
         self.size = _check_size("Resize", size)
         self.keep_ratio = keep_ratio
 

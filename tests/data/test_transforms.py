@@ -43,8 +43,8 @@ def _target(boxes=(BOX,), labels=(3,)):
     )
 
 
-def _run(ops, image=None, target=None, strong=True, size=(96, 128)):
-    pipeline = build_pipeline(ops, (), size)
+def _run(ops, image=None, target=None, strong=True, size=(96, 128), keep_ratio=False):
+    pipeline = build_pipeline(ops, (), size, keep_ratio=keep_ratio)
     return pipeline(image or _picture(), target or _target(), strong=strong)
 
 
@@ -59,7 +59,6 @@ MOVING = {
     "crop": [("RandomIoUCrop", {"p": 1.0})],
     "flip": [("RandomHorizontalFlip", {"p": 1.0})],
     "resize": [("Resize", {"size": (160, 110)})],
-    "keep ratio": [("Resize", {"size": (160, 110), "keep_ratio": True})],
     "pad": [("PadToSize", {"size": (150, 150)})],
     "all": [
         ("RandomZoomOut", {"p": 0.5}),
@@ -232,3 +231,10 @@ def test_pictures_without_objects_and_of_one_pixel_pass(name):
 def test_values_that_are_not_allowed_are_refused(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize("size", [(160, 110), (96, 300)])
+def test_boxes_follow_the_pixels_of_a_padded_picture(size):
+    image, target = _run([("Resize", {})], size=size, keep_ratio=True)
+    assert tuple(image.shape[1:]) == size
+    np.testing.assert_allclose(target.boxes_xyxy_px[0], _found(image), atol=1.5)
