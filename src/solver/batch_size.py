@@ -129,7 +129,7 @@ def _peak_of(run: Callable[[], None], device: torch.device) -> int:
         run()
     except torch.cuda.OutOfMemoryError:
         torch.cuda.empty_cache()
-        return 2**60
+        return torch.cuda.mem_get_info(device)[1]  # as much as there is
     return torch.cuda.max_memory_allocated(device) - before
 
 
