@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import assembly
 from ..core import Experiment
 from ..nn.backbone.vit import ViTShape, build_vit
+from ..solver.guides import check_anchored
 from .findings import Finding, Outcome, attempt
 from .needs import Pictures, Weights, check_features, check_pictures, check_weights, pictures_of, weights_of
 from .rehearsal import export_and_compare, run_at_sizes, train_a_step
@@ -70,8 +71,9 @@ def check_all(
     for weights, one in _distinct(asking, lambda pair: pair[0]):
         name = f"{weights.section} {weights.model.partition('.')[0]}"
         yield attempt(f"weights {name}", check_weights, weights, one.experiment)
-    for folder in dict.fromkeys(one.features for one in built.values() if one.features):
-        yield attempt("features", check_features, folder)
+    reading = [one for one in built.values() if one.features]
+    for one in _distinct(reading, lambda one: (one.features, one.pictures[0])):
+        yield attempt("features", check_features, one.features, one.experiment)
     for one in _distinct(built.values(), lambda one: one.pictures):
         yield attempt(f"pictures {one.name}", check_pictures, one.pictures)
     for one in _distinct(built.values(), lambda one: one.kind):
@@ -137,6 +139,7 @@ def check_config(path: Path, overrides: Sequence[str], built: dict[Path, Built])
     assembly.build_criterion(experiment)
     assembly.build_postprocessor(experiment)
     backbone: Any = model.backbone
+    check_anchored(experiment, backbone)
     shapes = ((name, value.shape) for name, value in backbone.state_dict().items())
     built[path] = Built(
         name=path.stem,

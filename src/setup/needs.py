@@ -8,10 +8,10 @@ import torch
 
 from .. import assembly
 from ..core import Experiment
-from ..data import find_origin
+from ..data import find_origin, read_annotations
 from ..nn.backbone import HGNetv2, load_pretrained
 from ..nn.backbone.vit import published_as
-from ..teachers import DinoV3Teacher, FeatureStore, load_weights
+from ..teachers import DinoV3Teacher, FeatureStore, load_weights, sources
 from ..teachers.dinov3_teacher import MODEL_NAMES
 from .downloads import HUB_FILE, MODELS
 from .findings import Outcome
@@ -94,18 +94,28 @@ def _how_to_get(weights: Weights) -> str:
     )
 
 
-def check_features(folder: str) -> Outcome:
-    """Whether a teacher's features are there.
+def check_features(folder: str, experiment: Experiment) -> Outcome:
+    """Whether a teacher's features are there, and are those of the training pictures, where these are listed.
 
     Raises:
-        ValueError: What is there is damaged.
+        ValueError: What is there is damaged, has no patches, or is another dataset's.
     """
     if not Path(folder).is_dir():
         return Outcome(
             "warn", f"{folder} is not there", "tools/extract_features.py writes it (docs/teacher.md)"
         )
-    store = FeatureStore.open(Path(folder))
-    return Outcome("ok", f"{folder}: {len(store.shard_of)} pictures, {store.kind.model_type}")
+    store = sources.SavedTeacher(FeatureStore.open(Path(folder))).saved
+    told = f"{folder}: {len(store.shard_of)} pictures, {store.kind.model_type}"
+    stated = experiment.train_dataloader.dataset
+    try:
+        origin = find_origin(experiment.data, stated, "train")
+    except ValueError:  # of which `check_pictures` tells
+        return Outcome("ok", told)
+    if origin.source is None and not origin.ann_file.is_file():
+        return Outcome("ok", told)
+    listed = read_annotations(origin.ann_file, source=origin.source, drop_empty_boxes=stated.drop_empty_boxes)
+    sources.check_pictures(store, listed.image_ids.tolist(), listed.file_names(), origin.ann_file)
+    return Outcome("ok", f"{told}, all of {origin.ann_file} among them")
 
 
 class Pictures(NamedTuple):

@@ -186,8 +186,8 @@ class Guidance:
         if self.teacher is not None and self.teacher.saved is not None:
             _check_moves(stages, dataset)
             listed = dataset.annotations
-            names = dict(zip(map(str, listed.image_ids.tolist()), listed.file_names(), strict=True))
-            check_pictures(self.teacher.saved, names, dataset.ann_file)
+            ids, names = listed.image_ids.tolist(), listed.file_names()
+            check_pictures(self.teacher.saved, ids, names, dataset.ann_file)
         if self.anchor is not None and all(stage.backbone == "frozen" for stage in stages):
             raise ValueError(
                 "gram_anchoring: no stage lets the ViT learn, so that there is nothing to hold; remove it, "

@@ -29,16 +29,8 @@ def build_guidance(settings: Experiment, model: DFINE, device: torch.device) -> 
         return None
     backbone, anchor = model.backbone, None
     if gram is not None:
-        if not isinstance(backbone, DINOv3Backbone):
-            raise ValueError(
-                f"gram_anchoring holds the ViT of a DINOv3Backbone, and the backbone is a "
-                f"{type(backbone).__name__}; remove gram_anchoring"
-            )
-        if settings.compile:
-            raise ValueError(
-                "gram_anchoring reads tokens inside the backbone, which `compile: True` makes one graph; "
-                "set compile to False or remove gram_anchoring"
-            )
+        check_anchored(settings, backbone)
+        assert isinstance(backbone, DINOv3Backbone), "it was checked"
         anchor = InitialViT(backbone).to(device)
     teacher = _token_source(distillation, device) if distillation is not None else None
     guided = Guided(model, teacher.dim if teacher is not None else None, anchored=anchor is not None)
@@ -49,6 +41,26 @@ def build_guidance(settings: Experiment, model: DFINE, device: torch.device) -> 
         anchor=anchor,
         gram_weight=gram.weight if gram is not None else 0.0,
     )
+
+
+def check_anchored(settings: Experiment, backbone: object) -> None:
+    """See that Gram anchoring, where it is asked for, can be had.
+
+    Raises:
+        ValueError: The backbone has no ViT to be anchored, or `compile` would hide its tokens.
+    """
+    if settings.gram_anchoring is None:
+        return
+    if not isinstance(backbone, DINOv3Backbone):
+        raise ValueError(
+            f"gram_anchoring holds the ViT of a DINOv3Backbone, and the backbone is a "
+            f"{type(backbone).__name__}; remove gram_anchoring"
+        )
+    if settings.compile:
+        raise ValueError(
+            "gram_anchoring reads tokens inside the backbone, which `compile: True` makes one graph; "
+            "set compile to False or remove gram_anchoring"
+        )
 
 
 def _token_source(settings: DistillationSettings, device: torch.device) -> TokenSource:

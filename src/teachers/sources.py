@@ -3,7 +3,7 @@
 Legend: B batch, E the teacher's width, H and W a picture's sides, h and w cells of the teacher's grid.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -90,29 +90,33 @@ class SavedTeacher:
         return tokens.mT.reshape(len(image_ids), self.dim, *self.saved.kind.grid_hw)
 
 
-def check_pictures(store: FeatureStore, file_names: Mapping[str, str], ann_file: Path) -> None:
+def check_pictures(
+    store: FeatureStore, image_ids: Sequence[int], file_names: Sequence[str], ann_file: Path
+) -> None:
     """Refuse features that are not those of the pictures of a dataset.
 
     Args:
         store: The features.
-        file_names: Of all pictures of the dataset, by id.
+        image_ids: Of all pictures of the dataset.
+        file_names: Of the same.
         ann_file: What lists them.
 
     Raises:
         ValueError: A picture has no features, or an id has those of another file.
     """
-    for image_id, name in file_names.items():
+    named = dict(zip(map(str, image_ids), file_names, strict=True))
+    for image_id, name in named.items():
         if (held := store.file_names.get(image_id, name)) != name:
             raise ValueError(
                 f"distillation.features: {store.folder} holds {held} as picture {image_id}, which is {name} "
                 f"in {ann_file}: they are another dataset's. Run tools/extract_features.py with --ann-file "
                 f"{ann_file} and a folder of its own"
             )
-    missing = [image_id for image_id in file_names if image_id not in store.shard_of]
+    missing = [image_id for image_id in named if image_id not in store.shard_of]
     if missing:
         example = next(iter(store.shard_of), "none")
         raise ValueError(
-            f"distillation.features: {store.folder} lacks {len(missing)} of the {len(file_names)} pictures "
+            f"distillation.features: {store.folder} lacks {len(missing)} of the {len(named)} pictures "
             f"of {ann_file}, {', '.join(missing[:5])} among them; it holds {example} for example. Run "
             f"tools/extract_features.py with --ann-file {ann_file} and the same folder: it adds what is "
             "missing"

@@ -14,6 +14,7 @@ from src.nn.dfine import DFINE
 from src.setup import checks
 from src.setup.checks import check_all
 from src.setup.findings import Finding, Outcome
+from src.teachers import FeatureKind, FeatureWriter
 
 TINY = {
     "embed_dim": 32,
@@ -241,3 +242,49 @@ def test_a_teacher_and_its_features(repo_root, config, tmp_path):
     assert rows["features"].status == "warn" and "extract_features.py" in rows["features"].remedy
     gone.mkdir()
     assert "holds no features" in found(repo_root, read)["features"].told
+
+
+@pytest.mark.usefixtures("weights_alone")
+@pytest.mark.parametrize(
+    ("feature", "ids", "names", "said"),
+    [
+        ("patch_tokens", [1, 2], ["a.jpg", "b.jpg"], None),
+        ("patch_tokens", [1], ["a.jpg"], "lacks 1 of the 2 pictures"),
+        ("patch_tokens", [1, 2], ["a.jpg", "c.jpg"], "holds c.jpg as picture 2, which is b.jpg"),
+        ("cls_token", [1, 2], ["a.jpg", "b.jpg"], "no patch tokens"),
+    ],
+)
+def test_features_that_training_would_refuse(repo_root, config, tmp_path, feature, ids, names, said):
+    kind = FeatureKind("vit_base", "0" * 16, (16, 16), "float16", {feature: 4})
+    shape = (len(ids), 1, 4) if feature == "patch_tokens" else (len(ids), 4)
+    FeatureWriter(tmp_path / "features", kind).write(ids, names, {feature: torch.zeros(shape)})
+    ann_file = tmp_path / "train.json"
+    dataset = {"img_folder": str(tmp_path), "ann_file": str(ann_file)}
+    read = config(
+        distillation={"features": str(tmp_path / "features")}, train_dataloader={"dataset": dataset}
+    )
+    unlisted = found(repo_root, read)["features"]
+    assert unlisted.status == ("fail" if feature == "cls_token" else "ok")
+    images = [{"id": i, "file_name": f"{n}.jpg", "width": 8, "height": 8} for i, n in ((1, "a"), (2, "b"))]
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4], "area": 16, "iscrowd": 0}
+    document = {"images": images, "annotations": [box], "categories": [{"id": 1, "name": "x"}]}
+    ann_file.write_text(json.dumps(document))
+    listed = found(repo_root, read)["features"]
+    assert listed.status == ("fail" if said else "ok")
+    assert (said or "all of") in listed.told
+
+
+@pytest.mark.usefixtures("weights_alone")
+def test_an_anchor_that_training_would_refuse(repo_root, config):
+    gram = {"gram_anchoring": {"weight": 1.0}}
+    compiled = config("compiled", **gram, compile=True)
+    rows = found(repo_root, compiled, config("fine", **gram))
+    assert rows["config compiled"].status == "fail" and "set compile to False" in rows["config compiled"].told
+    assert rows["config fine"].status == "ok"
+    path = repo_root / "configs/dfine/dfine_dino_adapter_s_coco.yml"
+    (row,) = (
+        f
+        for f in check_all(repo_root, [path], ["gram_anchoring.weight=1.0"], quick=True)
+        if f.check == f"config {path.stem}"
+    )
+    assert row.status == "fail" and "DinoAdapter; remove gram_anchoring" in row.told
