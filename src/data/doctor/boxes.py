@@ -17,7 +17,8 @@ LARGEST = 1e9  # of a coordinate, in pixels
 ROUNDING = 1.0  # pixels that a box may leave its picture by without a word: formats round, or count from 1
 FEWEST, FAR_SHARE = 3, 0.3  # number and share of boxes that must leave their pictures by far ...
 FAR = 0.1  # ... that is, by more than this share of a side, before corners are suspected
-MOST = 0.95  # share of boxes that must be right as corners
+MOST = 0.95  # share of boxes that must be right as corners, or as shares
+HIGHEST_SHARE = 1.01  # of a picture's side, with what rounding adds
 SMALL_SIDE = 16  # pixels: below it, a picture may have real boxes of a pixel
 
 Floats = NDArray[np.float64]
@@ -108,7 +109,8 @@ def check_boxes(
     note("box-empty", ~has_extent & ~outside, **severity)
     note("box-outside", outside, **severity)
     note("box-partly-outside", has_extent & beyond)
-    note("box-tiny", has_extent & (np.min(clipped[:, 2:] - clipped[:, :2], axis=1, initial=1) < 1))
+    tiny = has_extent & (np.min(clipped[:, 2:] - clipped[:, :2], axis=1, initial=1) < 1)
+    note("boxes-tiny" if np.count_nonzero(tiny) > max(FEWEST - 1, len(tiny) / 2) else "box-tiny", tiny)
     again = _repeats(boxes_xywh_px, rows, category_ids)
     note("box-duplicated", has_extent & again)
     kept = np.flatnonzero(has_extent & ~again)
@@ -139,10 +141,9 @@ def _are_corners(boxes: Floats, limits: Floats) -> bool:
 
 
 def _are_normalised(boxes: Floats, limits: Floats) -> bool:
-    """Whether all boxes are shares of their pictures instead of pixels."""
-    if not len(boxes) or limits.min() < SMALL_SIDE:
-        return False
-    return bool(((boxes >= 0) & (boxes <= 1)).all())
+    """Whether the boxes are shares of their pictures instead of pixels; tiny pictures have no say."""
+    told = boxes[limits.min(axis=1) >= SMALL_SIDE]
+    return len(told) > 0 and bool(((told >= 0) & (told <= HIGHEST_SHARE)).all(axis=1).mean() >= MOST)
 
 
 def _repeats(boxes: Floats, rows: NDArray[np.int64], category_ids: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -136,9 +136,14 @@ BOXES: dict[str, Rule] = {
     "box-tiny": Rule(
         "warning", "boxes thinner than a pixel", "they teach nothing; check the unit, or delete them"
     ),
+    "boxes-tiny": Rule(
+        "error",
+        "boxes thinner than a pixel: most of the set's",
+        "check the unit, COCO's boxes are in pixels; or delete them",
+    ),
     "boxes-normalised": Rule(
         "error",
-        "all boxes lie between 0 and 1, as shares of the picture",
+        "boxes that lie, but for a few, between 0 and 1, as shares of the picture",
         "multiply them by the picture's width and height: COCO's boxes are in pixels",
     ),
     "boxes-as-corners": Rule(

@@ -424,11 +424,46 @@ def a_box_three_times(data: Dataset) -> None:
     data.train["annotations"] += [{**data.train["annotations"][3], "id": i} for i in (98, 99)]
 
 
-@fault("boxes-normalised")
-def boxes_as_shares(data: Dataset) -> None:
+def _as_shares(data: Dataset) -> None:
     for annotation in data.train["annotations"]:
         left, top, w, h = annotation["bbox"]
         annotation["bbox"] = [left / WIDTH, top / HEIGHT, w / WIDTH, h / HEIGHT]
+
+
+@fault("boxes-normalised")
+def boxes_as_shares(data: Dataset) -> None:
+    _as_shares(data)
+
+
+@fault("boxes-normalised")
+def shares_of_which_one_is_rounded_above_1(data: Dataset) -> None:
+    _as_shares(data)
+    data.train["annotations"][5]["bbox"] = [0.0, 0.1, 1.004, 0.5]
+
+
+@fault("boxes-normalised")
+def shares_and_a_tiny_picture(data: Dataset) -> None:
+    _as_shares(data)
+    _tiny(data, 1)
+
+
+@fault("boxes-tiny")
+def shares_of_tiny_pictures(data: Dataset) -> None:
+    _as_shares(data)
+    for number in range(1, NUM_TRAIN + 1):
+        _tiny(data, number)
+
+
+@fault("boxes-tiny")
+def shares_and_a_box_in_pixels(data: Dataset) -> None:
+    box = data.train["annotations"][5]["bbox"]
+    _as_shares(data)
+    data.train["annotations"][5]["bbox"] = box
+
+
+def _tiny(data: Dataset, number: int) -> None:
+    picture(number).resize((12, 12), Image.Resampling.NEAREST).save(data.image(number))
+    data.train["images"][number - 1].update(width=12, height=12)
 
 
 @fault("boxes-as-corners")

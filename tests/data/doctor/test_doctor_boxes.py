@@ -52,5 +52,9 @@ def test_shares_are_told_from_small_boxes():
     shares = np.random.default_rng(1).uniform(0.01, 0.99, (N, 4))
     assert set(found(shares)[0]) == {"boxes-normalised"}
     shares[0] = [10, 20, 30, 40]
-    codes, _ = found(shares)
-    assert set(codes) == {"box-tiny"} and codes["box-tiny"] == N - 1
+    assert set(found(shares)[0]) == {"boxes-normalised"}, "one box in pixels hides nothing"
+    shares[: N // 5] = [10, 20, 30, 40] + np.arange(N // 5)[:, None]
+    assert found(shares)[0] == {"boxes-tiny": N - N // 5}
+    shares[: N // 2] = [10, 20, 30, 40] + np.arange(N // 2)[:, None]
+    codes, kept = found(shares)
+    assert codes == {"box-tiny": N - N // 2} and kept == N
