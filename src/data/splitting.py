@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from .conversion import checked, seen_from
-from .formats import Document, recognise
+from .formats import HALVES, Document, recognise
 
 PICTURE = None  # the key that pictures are counted under, beside the classes' ids
 Counts = Counter[Any]
@@ -32,6 +32,11 @@ class Halves(NamedTuple):
     root: Path
     train: Document
     val: Document
+
+    def files(self, folder: Path | None = None) -> dict[Path, Document]:
+        """Both documents, by where they are written: in a folder, or where `data` finds them."""
+        folder = folder or self.root / "annotations"
+        return {folder / HALVES["train"]: self.train, folder / HALVES["val"]: self.val}
 
     def table(self) -> str:
         """Pictures and boxes of each class in both parts."""

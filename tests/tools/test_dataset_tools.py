@@ -81,6 +81,40 @@ def test_the_doors_convert_and_split(yolo: Path, tmp_path: Path, repo_root: Path
     assert (status, "validation split already" in error) == (2, True)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "annotations/instances_train.json",
+        "annotations/instances_train2017.json",
+        "annotations/train.json",
+        "annotations/instances_default.json",
+        "train.json",
+        "train_annotations.json",
+        "_annotations.coco.json",
+        "train/_annotations.coco.json",
+    ],
+)
+def test_what_split_writes_is_what_data_takes(yolo: Path, call: Door, name: str) -> None:
+    root = yolo.parent / "coco"
+    given = root / name
+    given.parent.mkdir(parents=True)
+    document = convert(yolo).document
+    (yolo / "images").rename(root / "images")
+    if name.startswith("train/"):  # Roboflow's: beside the pictures
+        (root / "images").rename(given.parent / "images")
+    given.write_bytes(before := to_json(document))
+    status, _, error = call("split.py", root)
+    assert (status, error) == (0, "")
+    layout = recognise(root)
+    halves = [layout.read(half) for half in ("train", "val")]
+    assert sorted(n for half in halves for n in names(half.document)) == sorted(
+        f"{'train/' if name.startswith('train/') else ''}{n}" for n in names(document)
+    )
+    assert all((half.img_folder / n).is_file() for half in halves for n in names(half.document))
+    assert call("split.py", root, "--force", "--seed", "4")[0] == 0
+    assert given.read_bytes() == before  # the source is nobody's to overwrite
+
+
 def test_convert_refuses_what_it_cannot_read_whole(yolo: Path) -> None:
     label = yolo / "labels" / "film 1" / "01_0.txt"
     label.write_text("0 0.5 0.5\n9 0.5 0.5 0.1 0.1\n")
@@ -199,7 +233,7 @@ def test_a_dataset_is_divided_anew_as_if_for_the_first_time(yolo: Path) -> None:
     folder = yolo / "annotations"
     folder.mkdir()
     for name, part in (("train", first.train), ("val", first.val)):
-        (folder / f"instances_{name}.json").write_bytes(to_json(part))
+        (folder / f"split_{name}.json").write_bytes(to_json(part))
     with pytest.raises(ValueError, match="--force"):
         split(yolo, val=0.2, seed=0)
     again = split(yolo, val=0.2, seed=0, again=True)

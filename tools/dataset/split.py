@@ -31,13 +31,13 @@ def main() -> None:
     parser.add_argument("--force", action="store_true", help="divide anew, and replace files that are there")
     args = parser.parse_args()
     halves = split(args.source, val=args.val, seed=args.seed, group_by=args.group_by, again=args.force)
-    folder = args.output or halves.root / "annotations"
-    files = [folder / "instances_train.json", folder / "instances_val.json"]
-    refuse_existing(files, force=args.force)
-    write_whole(files[0], to_json(halves.train))
-    write_whole(files[1], to_json(halves.val))
+    files = halves.files(args.output)
+    train, val = files
+    refuse_existing([train, val], force=args.force)
+    write_whole(train, to_json(files[train]))
+    write_whole(val, to_json(files[val]))
     print(halves.table())
-    print(f"{files[0]}\n{files[1]}: file names are relative to {halves.root}")
+    print(f"{train}\n{val}: file names are relative to {halves.root}")
     if args.output is None:
         print(f"train on it with -u data={halves.root}")
 

@@ -15,6 +15,7 @@ UNSPLIT = ("instances_default", "instances", "annotations", "_annotations.coco",
 SPLIT_NAME = re.compile(
     r"(?:instances_)?(?P<name>(?P<split>[a-z]+)(?:[-_]?\d{4})?)(?:_annotations)?(?:\.coco)?\Z"
 )
+HALVES = {"train": "split_train.json", "val": "split_val.json"}  # what tools/dataset/split.py writes
 SAMPLE = 20  # file names that tell which folder is meant
 EMPTY: Document = {"images": [], "annotations": [], "categories": []}
 
@@ -22,15 +23,21 @@ EMPTY: Document = {"images": [], "annotations": [], "categories": []}
 def find_coco(root: Path) -> dict[str, Path]:
     """The annotation files of a folder, by split; `all` where there is only one, of no split.
 
+    The two halves of a split win over what they were made of.
+
     Raises:
         ValueError: Several files are of the same split.
     """
+    halves = {split: root / "annotations" / name for split, name in HALVES.items()}
+    divided = all(path.is_file() for path in halves.values())
     files = [*sorted((root / "annotations").glob("*.json")), *sorted(root.glob("*.json"))]
     split_of = {name: split for split, names in SPLITS.items() for name in names}
     found: dict[str, Path] = {}
     for path in files:
         match = SPLIT_NAME.match(path.stem.lower())
         split = split_of.get(match["split"]) if match else None
+        if divided and split in halves:
+            continue
         if split is not None and split in found:
             raise ValueError(
                 f"dataset {root} has several files for '{split}': {found[split].name} and {path.name}; "
@@ -39,6 +46,8 @@ def find_coco(root: Path) -> dict[str, Path]:
             )
         if split is not None:
             found[split] = path
+    if divided:
+        return {**halves, **found}
     if found:
         return found
     whole = [path for path in files if path.stem.lower() in UNSPLIT]
