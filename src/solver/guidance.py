@@ -219,6 +219,9 @@ class Guidance:
                 f"its distillation or gram_anchoring is another, of which the {' and '.join(other)} tells"
             )
         if self.guided.projector is not None:
+            then, now = len(state["projector"]["bias"]), self.guided.projector.out_features
+            if then != now:
+                raise ValueError(f"its teacher is {then} wide, this one {now}")
             self.guided.projector.load_state_dict(state["projector"])
         if self.weight is not None:
             self.weight.load_state_dict(state["weight"], next(self.guided.parameters()).device)

@@ -17,13 +17,14 @@ from src import assembly, runs
 from src.core import ConfigError
 from src.data.collate import collate
 from src.door import Interrupted
+from src.nn.backbone.vit import ViTShape
 from src.nn.deploy import to_deploy
 from src.solver import guides
 from src.solver.batch_size import BatchPlan
 from src.solver.checkpoint import read_checkpoint
 from src.solver.resume import stored_state
 from src.solver.trainer import Trainer
-from src.teachers import FeatureKind, FeatureWriter
+from src.teachers import DinoV3Teacher, FeatureKind, FeatureWriter
 
 Config = Callable[..., Path]
 CPU = torch.device("cpu")
@@ -173,6 +174,18 @@ def test_a_run_goes_on_with_its_own_guidance_alone(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         train(tiny_config(**{**PLAN, **changes}), tmp_path / "on", resume=str(guided / "last.pth"))
+
+
+def test_a_run_goes_on_with_a_teacher_of_its_own_width_alone(
+    tiny_config: Config, tmp_path: Path, guided: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wider(knobs: Any) -> DinoV3Teacher:
+        return DinoV3Teacher(ViTShape(2 * TEACHER_DIM, depth=1, num_heads=2), **knobs)
+
+    monkeypatch.setattr(guides, "build_teacher", wider)
+    said = f"its teacher is {TEACHER_DIM} wide, this one {2 * TEACHER_DIM}"
+    with pytest.raises(ValueError, match=rf"does not fit this experiment: {said}\. Resume"):
+        train(tiny_config(**PLAN), tmp_path / "on", resume=str(guided / "last.pth"))
 
 
 def save_features(config: Path, folder: Path) -> None:
