@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 import huggingface_hub
 import torch
 from huggingface_hub.errors import HfHubHTTPError
+from torch import Tensor
 
 from ..deploy.files import write_whole
 from ..nn.backbone.dinov3_keys import convert_to_timm
@@ -94,7 +95,7 @@ def _linked(url: str, model: str | None) -> Published:
 def from_link(published: Published, url: str, folder: Path) -> Path:
     """Bring Meta's file; its name says what its digest begins with."""
     path = folder / published.file
-    if not _is_whole(path):
+    if not _is_there(path, published.model_name):
         digest = path.stem.rpartition("-")[2]
         os.replace(_fitting(fetch(Source(url, digest), path), published.model_name), path)
     return path
@@ -105,7 +106,7 @@ def from_hub(published: Published, folder: Path) -> Path:
     with torch.device("meta"):
         repository, _ = published_as(build_vit(published.model_name, ViTShape()))
     path = folder / f"{repository.rpartition('/')[2]}{Path(HUB_FILE).suffix}"
-    if not _is_whole(path):
+    if not _is_there(path, published.model_name):
         source = _on_hub(repository)
         part = _fitting(fetch(source, path), published.model_name)
         digest_file(path).unlink(missing_ok=True)
@@ -134,17 +135,34 @@ def _on_hub(repository: str) -> Source:
     return Source(huggingface_hub.hf_hub_url(repository, HUB_FILE, revision=told.commit_hash), digest)
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether `path` is there and agrees with its digest; a damaged one is said and then replaced."""
+def _is_there(path: Path, model_name: str) -> bool:
+    """Whether `path` is there and agrees with its digest; a damaged one is said and then replaced.
+
+    Raises:
+        ValueError: It is whole, and holds something else than the weights of the model.
+    """
     if not path.is_file():
         return False
     try:
-        read_state_dict(path)
+        state = read_state_dict(path)
     except ValueError as error:
         logger.warning("%s It is downloaded anew.", error)
         return False
+    try:
+        _check_fit(state, model_name)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is there, and is not the weights of {model_name}: {error} Move it away, or name another "
+            "folder with --output-dir."
+        ) from error
     logger.info("%s is there already", path)
     return True
+
+
+def _check_fit(state: Mapping[str, Tensor], model_name: str) -> None:
+    with torch.device("meta"):
+        vit = build_vit(model_name, ViTShape())
+    check_names_and_shapes(convert_to_timm(state, vit, len(vit.blocks)), vit.state_dict())
 
 
 def _fitting(part: Path, model_name: str) -> Path:
@@ -153,11 +171,8 @@ def _fitting(part: Path, model_name: str) -> Path:
     Raises:
         ValueError: It does not; then it is thrown away.
     """
-    with torch.device("meta"):
-        vit = build_vit(model_name, ViTShape())
     try:
-        named = convert_to_timm(read_state_dict(part), vit, len(vit.blocks))
-        check_names_and_shapes(named, vit.state_dict())
+        _check_fit(read_state_dict(part), model_name)
     except ValueError as error:
         part.unlink()
         raise ValueError(

@@ -102,6 +102,15 @@ def test_a_damaged_file_is_found_and_replaced(tmp_path, caplog):
     assert path.read_bytes() == good
 
 
+def test_a_whole_file_of_something_else_is_refused_and_kept(hub, tmp_path):
+    content = save({"nonsense": torch.ones(1)})
+    (tmp_path / HUB_NAME).write_bytes(content)
+    with pytest.raises(ValueError, match=r"is there, and is not the weights of dinov3_small.* Move it away"):
+        download("small", None, tmp_path)
+    assert files(tmp_path) == [HUB_NAME] and (tmp_path / HUB_NAME).read_bytes() == content
+    assert hub.requests == []
+
+
 def test_a_hub_that_breaks_off_is_continued(hub, tmp_path):
     hub.faults = ["redirect", "break"]
     with pytest.raises(ValueError, match="broke off"):
