@@ -2,8 +2,10 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
+
+from .source import Fault
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 SPLITS = {
@@ -11,6 +13,7 @@ SPLITS = {
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
+Listed = tuple[list[Path], list[Fault]]  # files, and what stands for files but is none
 DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -19,15 +22,43 @@ def is_picture(name: str | Path) -> bool:
     return Path(name).suffix.lower() in PICTURES
 
 
-def pictures_below(folder: Path) -> list[Path]:
-    """All pictures in a folder and its subfolders, in the same order on every machine."""
-    found = [
-        Path(parent, name)
-        for parent, _, names in os.walk(folder)
-        for name in names
-        if is_picture(name) and not name.startswith(".")
-    ]
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+def pictures_below(folder: Path, root: Path) -> Listed:
+    """All pictures in a folder and its subfolders, and the links to folders that lead out of the root."""
+    return files_below(folder, root, PICTURES)
+
+
+def files_below(folder: Path, root: Path, endings: Collection[str]) -> Listed:
+    """The files of these endings in a folder and its subfolders, in the same order on every machine.
+
+    Names that begin with a dot are none. Links to folders are followed, but not to where the walk comes
+    anyway; those that lead out of the root are faults.
+    """
+    found: list[Path] = []
+    faults: list[Fault] = []
+    home = folder.resolve()
+    seen: set[str] = set()
+    waiting = [folder]
+    while waiting:
+        for parent, folders, names in os.walk(waiting.pop(0)):
+            if (real := os.path.realpath(parent)) in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            found += [
+                Path(parent, name)
+                for name in names
+                if Path(name).suffix.lower() in endings and not name.startswith(".")
+            ]
+            for link in (Path(parent, name) for name in sorted(folders)):
+                if not link.is_symlink():
+                    continue
+                target = link.resolve()
+                if inside(link, root) is None:
+                    text = f"leads out of the dataset's folder, to {target}"
+                    faults.append(Fault(relative(link, root), "path-outside", text))
+                elif not home.is_relative_to(target):  # else a circle
+                    waiting.append(link)
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix()), faults
 
 
 def by_stem(pictures: Iterable[Path]) -> dict[str, list[Path]]:

@@ -157,13 +157,13 @@ class _Reading:
 
     def __init__(self, root: Path, split: _Split, categories: list[Document]) -> None:
         self._root = root
-        self._pictures = by_stem(pictures_below(split.img_folder))
+        pictures, self.faults = pictures_below(split.img_folder, root)
+        self._pictures = by_stem(pictures)
         self._ids = {category["name"]: category["id"] for category in categories}
         self.categories = categories
         self.images: list[Document] = []
         self.annotations: list[Document] = []
         self.places: list[str] = []
-        self.faults: list[Fault] = []
 
     def fault(self, place: str, kind: str, text: str) -> None:
         """Note what cannot be taken."""

@@ -9,6 +9,7 @@ import yaml
 
 from .files import (
     SPLITS,
+    Listed,
     as_posix,
     inside,
     is_absolute,
@@ -22,7 +23,6 @@ from .source import Fault
 
 YAMLS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 CLASSES = "classes.txt"
-Listed = tuple[list[Path], list[Fault]]
 
 
 class Described(NamedTuple):
@@ -107,12 +107,8 @@ def _describe_folders(file: Path) -> Described:
     names = {k: line.strip() for k, line in enumerate(read_lines(file)) if line.strip()}
     folder = file.parent / "images"
     folders = split_folders(folder) or {"all": folder}
-    pictures = {split: partial(_list_folder, path) for split, path in folders.items()}
+    pictures = {split: partial(pictures_below, path, file.parent) for split, path in folders.items()}
     return Described(file, file.parent, names, pictures)
-
-
-def _list_folder(folder: Path) -> Listed:
-    return pictures_below(folder), []
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
@@ -155,12 +151,12 @@ def _list_entries(entries: list[str], split: str, base: Path, root: Path, file: 
                 f"{file}: `{split}: {entry}` is not there or leads out of the dataset's folder {root}; write "
                 "a path relative to that folder, or name the right one with data="
             )
-        if found.is_dir() or is_picture(found):
-            pictures += pictures_below(found) if found.is_dir() else [found]
-        else:
-            listed, missing = _read_list(found, base, root)
-            pictures += listed
-            faults += missing
+        if is_picture(found) and not found.is_dir():
+            pictures.append(found)
+            continue
+        listed, missing = pictures_below(found, root) if found.is_dir() else _read_list(found, base, root)
+        pictures += listed
+        faults += missing
     return pictures, faults
 
 

@@ -178,6 +178,25 @@ def test_files_that_cannot_be_used_are_told(tmp_path: Path) -> None:
     ]
 
 
+def test_links_to_folders_are_followed_within_the_dataset_alone(tmp_path: Path) -> None:
+    root = made(tmp_path / "mine", PLAIN, {"train/film/f.txt": "0 0.5 0.5 1 1"})
+    picture(root / "pool" / "film" / "f.png")
+    picture(tmp_path / "elsewhere" / "x.png")
+    train = root / "images" / "train"
+    (train / "film").symlink_to(root / "pool" / "film")
+    (train / "rest").symlink_to(root / "pool")  # above what is reached already
+    picture(root / "pool" / "g.png")
+    (train / "again").symlink_to(train)  # a circle
+    (root / "pool" / "film" / "up").symlink_to(root)  # a greater one
+    (train / "out").symlink_to(tmp_path / "elsewhere")
+    source = recognise(root).read("train")
+    names = [image["file_name"] for image in source.document["images"]]
+    assert names[:2] == ["images/train/a.jpg", "images/train/b.JPG"]
+    assert names[2:] == ["images/train/film/f.png", "images/train/rest/g.png"]
+    assert faults(source) == [("images/train/out", "path-outside")]
+    assert ("images/train/film/f.png", 0) in [box[:2] for box in boxes(source)]
+
+
 def test_a_label_of_no_picture_stops_nothing(tmp_path: Path) -> None:
     source = recognise(
         made(tmp_path, PLAIN, {"train/x.txt": "0 0.5 0.5 1 1", "train/classes.txt": "cat"})
