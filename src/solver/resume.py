@@ -141,8 +141,9 @@ def _load(path: Path, checkpoint: Mapping[str, Any], model: nn.Module, step: Tra
             step.ema.load_state_dict(checkpoint["ema"])
         _load_moments(step.optimizer, checkpoint["optimizer"])
     except (RuntimeError, ValueError) as error:
+        reason = " ".join(map(str.strip, str(error).splitlines()[:2]))  # the first of torch has none
         raise ValueError(
-            f"{path} does not fit this experiment: {str(error).splitlines()[0]}. Resume with the "
+            f"{path} does not fit this experiment: {reason.rstrip('.')}. Resume with the "
             "configuration it was trained with (config.yml beside it), or use -t for its weights alone"
         ) from error
     own_rates = step.schedule.base_lrs

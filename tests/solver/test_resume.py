@@ -132,7 +132,7 @@ def test_a_fresh_start_keeps_the_earlier_runs_files(tiny_config: Config, tmp_pat
     assert (folder / "best.pth").read_bytes() != earlier
 
 
-def test_another_number_of_steps_an_epoch_is_refused(
+def test_another_number_of_steps_an_epoch_and_another_width_are_refused(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_config()
@@ -141,6 +141,9 @@ def test_another_number_of_steps_an_epoch_is_refused(
         train(config, tmp_path / "run")
     with pytest.raises(ValueError, match=r"a run with 4 steps an epoch, and there are 2 now"):
         train(config, tmp_path / "run", "train_dataloader.total_batch_size=8", resume="auto")
+    said = r"does not fit this experiment: .* DFINE: size mismatch for .* is torch.Size.*, or use -t"
+    with pytest.raises(ValueError, match=said):  # torch begins with a line that gives no reason
+        train(config, tmp_path / "run", "DFINETransformer.dim_feedforward=48", resume="auto")
 
 
 def test_a_run_without_progress_ends_by_patience(
