@@ -17,6 +17,7 @@ LARGEST = 1e9  # of a coordinate, in pixels
 ROUNDING = 1.0  # pixels that a box may leave its picture by without a word: formats round, or count from 1
 FEWEST, FAR_SHARE = 3, 0.3  # number and share of boxes that must leave their pictures by far ...
 FAR = 0.1  # ... that is, by more than this share of a side, before corners are suspected
+MANY, FAR_SHARE_OF_MANY = 50, 0.05  # boxes from which on so many are right as corners by no accident
 MOST = 0.95  # share of boxes that must be right as corners, or as shares
 HIGHEST_SHARE = 1.01  # of a picture's side, with what rounding adds
 SMALL_SIDE = 16  # pixels: below it, a picture may have real boxes of a pixel
@@ -132,9 +133,10 @@ def _short(box: Floats) -> str:
 
 
 def _are_corners(boxes: Floats, limits: Floats) -> bool:
-    """Whether the four numbers are two corners: many leave their pictures by far otherwise, and few do so."""
+    """Whether the four numbers are two corners: some leave their pictures by far otherwise, and few do so."""
     far = ((boxes[:, :2] + boxes[:, 2:]) > (1 + FAR) * limits[:, :2]).any(axis=1)
-    if np.count_nonzero(far) < max(FEWEST, len(boxes) * FAR_SHARE):
+    share = FAR_SHARE_OF_MANY if len(boxes) >= MANY else FAR_SHARE
+    if np.count_nonzero(far) < max(FEWEST, len(boxes) * share):
         return False
     ordered = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & (boxes[:, :2] >= 0).all(axis=1)
     return bool((ordered & (boxes <= limits + ROUNDING).all(axis=1)).mean() >= MOST)

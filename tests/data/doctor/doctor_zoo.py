@@ -473,6 +473,16 @@ def boxes_as_corners(data: Dataset) -> None:
         annotation["bbox"] = [left + 24, top + 1, left + 24 + w - 10, top + 1 + h]
 
 
+@fault("boxes-as-corners")
+def many_corners_of_which_few_leave_their_pictures(data: Dataset) -> None:
+    corners = [[2 + k % 5, 2 + k // 5, 32 + k % 7, 14 + k] for k in range(20)]  # 20 of them for each picture
+    corners[:2] = [[30, 5, 56, 30], [31, 6, 58, 33]]
+    data.train["annotations"] = [
+        {"id": 1 + k, "image_id": 1 + k // 20, "category_id": 1 + k % 2, "bbox": corners[k % 20]}
+        for k in range(80)
+    ]
+
+
 # files of pictures
 
 

@@ -43,6 +43,26 @@ def test_boxes_of_nearly_the_whole_picture_may_leave_it(corners):
     assert set(codes) == {"box-partly-outside"} and kept == N
 
 
+def test_corners_of_objects_at_the_upper_left_are_told_from_sizes():
+    rng = np.random.default_rng(0)
+    first, size = rng.uniform(0, [W * 0.43, H * 0.42], (200, 2)), rng.uniform(0.2, 0.45, (200, 2)) * [W, H]
+    assert found(np.concatenate((first, size), axis=1)) == ({}, 200)
+    corners = np.concatenate((first, first + size), axis=1)
+    far = (first + corners[:, 2:] > [1.1 * W, 1.1 * H]).any(axis=1).mean()
+    assert 0.05 < far < 0.3 and set(found(corners)[0]) == {"boxes-as-corners"}
+
+
+@pytest.mark.parametrize("count", [40, 400])
+def test_large_boxes_in_the_middle_are_taken_as_sizes(count):
+    rng = np.random.default_rng(0)
+    size = rng.uniform(0.6, 1, (count, 2)) * [W, H]
+    boxes = np.concatenate((([W, H] - size) / 2, size), axis=1)
+    assert found(boxes) == ({}, count)
+    boxes[: count // 40, 0] = W / 2  # some are annotated beyond the edge by far
+    codes, kept = found(boxes)
+    assert set(codes) == {"box-partly-outside"} and kept == count
+
+
 def test_two_boxes_are_too_few_to_suspect(corners):
     far = corners[(corners[:, 0] > W / 2)][:2]
     assert set(found(far)[0]) <= {"box-partly-outside"}
