@@ -14,6 +14,7 @@ FAULTS = {
     "labels-missing": "splits of which no picture has a label file",
     "label-shared": "annotation files that several pictures share",
     "label-without-picture": "annotation files without a picture",
+    "picture-without-label": "pictures without an annotation file",
     "line-malformed": "lines that are no object",
     "object-malformed": "objects without a name or a box of four numbers",
     "class-unknown": "objects of a class that the dataset does not name",
@@ -22,7 +23,8 @@ FAULTS = {
     "picture-unreadable": "pictures whose header cannot be read",
     "path-outside": "paths that lead out of the dataset's folder",
 }
-HARMLESS = frozenset({"label-without-picture"})  # nothing that is trained on is wrong or missing
+# nothing that is trained on is wrong or missing
+HARMLESS = frozenset({"label-without-picture", "picture-without-label"})
 
 
 class Fault(NamedTuple):

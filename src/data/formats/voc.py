@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..decode import PictureError, read_header
-from .files import SPLITS, as_posix, by_stem, is_picture, pictures_below, read_lines, relative, split_folders
+from .files import (
+    SPLITS,
+    as_posix,
+    by_stem,
+    files_below,
+    is_picture,
+    pictures_below,
+    read_lines,
+    relative,
+    split_folders,
+)
 from .source import Document, Fault, Layout, Source
 from .voc_xml import VocError, VocFile, read_voc
 
@@ -40,7 +50,11 @@ def voc_layout(root: Path) -> Layout:
     root = root.resolve()
     splits = _find_splits(root)
     categories = partial(_categories, root, splits)
-    readers = {name: partial(_read, root, split, categories) for name, split in splits.items()}
+    readers = {}
+    for name, split in splits.items():
+        others = [part.img_folder for key, part in splits.items() if key != name]
+        alone = split.names is None and not any(f.is_relative_to(split.img_folder) for f in others)
+        readers[name] = partial(_read, root, split, categories, all_pictures=alone)
     return Layout("voc", root, readers, categories)
 
 
@@ -50,20 +64,20 @@ def _children(folder: Path, *names: str) -> list[Path]:
 
 
 def _has_xml(folder: Path) -> bool:
-    return any(folder.glob("*.xml"))
+    return any(not path.name.startswith(".") for path in folder.glob("*.xml"))
 
 
 def _find_splits(root: Path) -> dict[str, _Split]:
     pictures = next(iter(_children(root, "jpegimages", "images")), root)
     for annotations in _children(root, "annotations"):
-        if _has_xml(annotations):
-            return _listed_splits(root, annotations, pictures)
         inner = {split: path for split, path in split_folders(annotations).items() if _has_xml(path)}
-        if inner:
+        if inner and not _has_xml(annotations):
             return {
                 split: _Split(path, path, next(iter(_children(pictures, path.name.lower())), pictures), None)
                 for split, path in inner.items()
             }
+        if files_below(annotations, root, {".xml"})[0]:
+            return _listed_splits(root, annotations, pictures)
     found: dict[str, _Split] = {}
     for split, folder in split_folders(root).items():
         xml_folder = next(iter(_children(folder, "annotations")), folder)
@@ -115,13 +129,15 @@ def _categories(root: Path, splits: Mapping[str, _Split]) -> list[Document]:
         names = [line for line in lines if line and not line.startswith("#") and line != "background"]
     else:
         used = {split: part for split, part in splits.items() if split != "test"} or splits
-        names = sorted({name for part in used.values() for name in _names_in_use(part)})
+        names = sorted({name for part in used.values() for name in _names_in_use(root, part)})
     return [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
 
 
-def _names_in_use(split: _Split) -> set[str]:
+def _names_in_use(root: Path, split: _Split) -> set[str]:
     found: set[str] = set()
-    for _, path in _xml_files(split):
+    for _, path in _xml_files(root, split)[0]:
+        if not path.is_relative_to(root):
+            continue
         try:
             found |= {item.name for item in read_voc(path).objects if item.name}
         except VocError:
@@ -129,21 +145,31 @@ def _names_in_use(split: _Split) -> set[str]:
     return found
 
 
-def _xml_files(split: _Split) -> list[tuple[int, Path]]:
-    """The XML files of a split, each with its line in the list (0 without a list)."""
+def _xml_files(root: Path, split: _Split) -> tuple[list[tuple[int, Path]], list[Fault]]:
+    """The XML files of a split, each with its line in the list (0 without a list), and links to none."""
     if split.names is None:
-        return [(0, path) for path in sorted(split.xml_folder.glob("*.xml"))]
-    return [(number, split.xml_folder / f"{name}.xml") for number, name in split.names]
+        files, faults = files_below(split.xml_folder, root, {".xml"})
+        return [(0, path) for path in files], faults
+    named = [(number, split.xml_folder / f"{name}.xml") for number, name in split.names]
+    return [(number, Path(os.path.normpath(path))) for number, path in named], []
 
 
-def _read(root: Path, split: _Split, categories: Callable[[], list[Document]]) -> Source:
+def _read(
+    root: Path, split: _Split, categories: Callable[[], list[Document]], *, all_pictures: bool
+) -> Source:
     reading = _Reading(root, split, categories())
-    for line, path in _xml_files(split):
-        if os.path.isfile(path):
+    files, faults = _xml_files(root, split)
+    reading.faults += faults
+    for line, path in files:
+        place = f"{relative(split.path, root)}:{line}"
+        if not path.is_relative_to(root):
+            reading.fault(place, "path-outside", f"{path} lies outside the dataset's folder")
+        elif os.path.isfile(path):
             reading.add(path)
         else:
-            place = f"{relative(split.path, root)}:{line}"
             reading.fault(place, "file-missing", f"{relative(path, root)} is not there")
+    if all_pictures:
+        reading.note_left_out()
     document = {
         "images": reading.images,
         "annotations": reading.annotations,
@@ -157,8 +183,11 @@ class _Reading:
 
     def __init__(self, root: Path, split: _Split, categories: list[Document]) -> None:
         self._root = root
+        self._split = split
         pictures, self.faults = pictures_below(split.img_folder, root)
         self._pictures = by_stem(pictures)
+        self._left = dict.fromkeys(pictures)  # those that no XML file is for, in their order
+        self._xml_of: dict[Path, str] = {}
         self._ids = {category["name"]: category["id"] for category in categories}
         self.categories = categories
         self.images: list[Document] = []
@@ -176,8 +205,10 @@ class _Reading:
             content = read_voc(path)
         except VocError as error:
             self.fault(place, "file-unreadable", str(error))
+            self._keep(self._pictures.get(path.stem, []))
             return
         pictures = self._pictures_of(path, content)
+        self._keep(pictures)
         if len(pictures) != 1:
             found = f"{len(pictures)} pictures are" if pictures else "no picture for it is"
             self.fault(
@@ -185,6 +216,10 @@ class _Reading:
             )
             return
         picture = pictures[0]
+        if self._xml_of.setdefault(picture, place) != place:
+            text = f"no picture of its own is there, and {picture.name} is that of {self._xml_of[picture]}"
+            self.fault(place, "picture-missing", text)
+            return
         size_hw = content.size_hw
         if size_hw is None:
             try:
@@ -194,9 +229,25 @@ class _Reading:
                 return
         self._note_objects(content, place, self._note_picture(picture, size_hw))
 
+    def note_left_out(self) -> None:
+        """Note the pictures that no XML file is for."""
+        text = "has no XML file, so it is left out"
+        self.faults += [Fault(relative(p, self._root), "picture-without-label", text) for p in self._left]
+
+    def _keep(self, pictures: Sequence[Path]) -> None:
+        for picture in pictures:
+            self._left.pop(picture, None)
+
     def _pictures_of(self, path: Path, content: VocFile) -> list[Path]:
-        """The picture called as the XML file, else the one that it names, if that has no file of its own."""
+        """The picture called as the XML file, else the one that it names, if that has no file of its own.
+
+        Of several in subfolders it is the one whose subfolder is called as the XML file's.
+        """
         stated = as_posix(content.filename).rpartition("/")[2]
+        where = self._split.img_folder / path.relative_to(self._split.xml_folder).parent
+        near = [picture for picture in self._pictures.get(path.stem, []) if picture.parent == where]
+        if near:
+            return [picture for picture in near if picture.name == stated] or near
         stem = path.stem if path.stem in self._pictures else Path(stated).stem
         if stem != path.stem and path.with_name(f"{stem}.xml").exists():
             return []

@@ -138,7 +138,10 @@ def test_of_several_pictures_of_a_name_the_file_says_which(tmp_path: Path) -> No
     picture(tmp_path / "JPEGImages" / "b.png")
     source = recognise(tmp_path).read("all")
     assert [image["file_name"] for image in source.document["images"]] == ["JPEGImages/a.png"]
-    assert faults(source) == [("Annotations/b.xml", "picture-missing")]
+    assert faults(source) == [
+        ("Annotations/b.xml", "picture-missing"),
+        ("JPEGImages/a.jpg", "picture-without-label"),
+    ]
     assert "2 pictures are called b" in source.faults[0].text
 
 
@@ -175,3 +178,54 @@ def test_all_faults_are_told_with_their_places_and_the_rest_is_read(tmp_path: Pa
     assert source.places == ("Annotations/g.xml:5",)
     with pytest.raises(ValueError, match="9 faults"):
         source.require_readable()
+
+
+def test_hidden_files_are_none(tmp_path: Path) -> None:
+    made(tmp_path, a=xml("a.jpg", CAT))
+    (tmp_path / "Annotations" / "._a.xml").write_bytes(b"\x00\x05\x16\x07")  # as macOS leaves them
+    assert recognise(tmp_path).read("all").faults == ()
+
+
+def test_subfolders_are_read_and_their_pictures_are_those_of_the_same_subfolder(tmp_path: Path) -> None:
+    for film in ("one", "two"):
+        write(tmp_path / "Annotations" / film / "0.xml", xml("0.jpg", CAT))
+        picture(tmp_path / "JPEGImages" / film / "0.jpg")
+    write(tmp_path / "Annotations" / "two" / "1.xml", xml("1.jpg", CAT))
+    picture(tmp_path / "JPEGImages" / "1.jpg")  # the only one of that name
+    source = recognise(tmp_path).read("all")
+    names = [image["file_name"] for image in source.document["images"]]
+    assert names == ["JPEGImages/one/0.jpg", "JPEGImages/two/0.jpg", "JPEGImages/1.jpg"]
+    assert source.faults == ()
+
+
+def test_two_files_for_one_picture(tmp_path: Path) -> None:
+    for film in ("one", "two"):
+        write(tmp_path / "Annotations" / film / "0.xml", xml("0.jpg", CAT))
+    picture(tmp_path / "JPEGImages" / "0.jpg")
+    source = recognise(tmp_path).read("all")
+    assert faults(source) == [("Annotations/two/0.xml", "picture-missing")]
+    assert "0.jpg is that of Annotations/one/0.xml" in source.faults[0].text
+
+
+def test_a_picture_without_xml_is_told_and_left_out(tmp_path: Path) -> None:
+    made(tmp_path, a=xml("a.jpg", CAT), broken="<annotation>")
+    picture(tmp_path / "JPEGImages" / "b.jpg")
+    source = recognise(tmp_path).read("all")
+    assert faults(source) == [
+        ("Annotations/broken.xml", "file-unreadable"),
+        ("JPEGImages/b.jpg", "picture-without-label"),
+    ]
+    (tmp_path / "Annotations" / "broken.xml").unlink()
+    recognise(tmp_path).read("all").require_readable()
+    write(tmp_path / "ImageSets" / "Main" / "train.txt", "a")  # a choice: nothing is forgotten
+    assert recognise(tmp_path).read("train").faults == ()
+
+
+def test_a_list_does_not_lead_out_of_the_dataset(tmp_path: Path) -> None:
+    root = made(tmp_path / "mine", a=xml("a.jpg", CAT))
+    write(tmp_path / "x.xml", xml("a.jpg", ("dog", CAT[1])))
+    write(root / "ImageSets" / "Main" / "train.txt", f"a\n../../x\n{tmp_path}/x\n")
+    source = recognise(root).read("train")
+    place = "ImageSets/Main/train.txt"
+    assert faults(source) == [(f"{place}:2", "path-outside"), (f"{place}:3", "path-outside")]
+    assert [category["name"] for category in source.document["categories"]] == ["cat"]
