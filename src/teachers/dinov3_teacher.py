@@ -147,8 +147,9 @@ class DinoV3Teacher(nn.Module):
             ValueError: What are no pictures, ids that are not as many, or features that cannot be saved.
         """
         batch = to_batch(images).to(self.image_mean.device)
-        if image_ids is not None and len(image_ids) != len(batch):
-            raise ValueError(f"{len(image_ids)} image_ids for {len(batch)} pictures; give each one its own.")
+        for what, given in (("image_ids", image_ids), ("file_names", file_names)):
+            if given is not None and len(given) != len(batch):
+                raise ValueError(f"{len(given)} {what} for {len(batch)} pictures; give each one its own.")
         features = self(batch)
         if save_features:
             self._save(features, image_ids, file_names, (batch.shape[-2], batch.shape[-1]))

@@ -154,6 +154,8 @@ def test_saving_needs_names_and_a_place(small_teacher: Build, tmp_path: Path) ->
         teacher.extract_features(images, save_features=True)
     with pytest.raises(ValueError, match="3 image_ids for 2 pictures"):
         teacher.extract_features(images, image_ids=[1, 2, 3])
+    with pytest.raises(ValueError, match="1 file_names for 2 pictures"):
+        teacher.extract_features(images, image_ids=[1, 2], save_features=True, file_names=["a.jpg"])
     with pytest.raises(ValueError, match="stands twice"):
         teacher.extract_features(images, image_ids=[1, "1"], save_features=True)
     assert not list(tmp_path.glob("features-*"))
