@@ -25,6 +25,21 @@ YAMLS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 CLASSES = "classes.txt"
 
 
+class _Loader(yaml.BaseLoader):
+    """All values as text, since `no` is a class name, too; a key that stands twice is refused."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        first: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            name = str(key.value)  # of a list or mapping, which the loader refuses itself, what it holds
+            if name in first:
+                both = f"in lines {first[name]} and {line}"
+                raise yaml.YAMLError(f"the key '{name}' stands twice, {both}; delete one of them")
+            first[name] = line
+        return super().construct_mapping(node, deep)
+
+
 class Described(NamedTuple):
     """A YOLO dataset before its pictures and labels are read.
 
@@ -113,8 +128,7 @@ def _describe_folders(file: Path) -> Described:
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        # all values as text: `no` is a class name, too
-        content = yaml.load(file.read_text(encoding="utf-8-sig"), yaml.BaseLoader)
+        content = yaml.load(file.read_text(encoding="utf-8-sig"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ValueError(f"{file} is no YAML that can be read: {error}") from error
     if not isinstance(content, dict):

@@ -231,6 +231,9 @@ def test_a_split_without_any_label_file_is_a_fault(tmp_path: Path) -> None:
         ("train: images/train\nnames: [a]\nkpt_shape: [4, 2]\n", ["key points"]),  # lines like polygons
         ("- a\n", ["mapping"]),
         ("names: [a\n", ["no YAML"]),
+        ("names: [a]\ntrain: images/train\nnames: [b]\n", ["'names' stands twice", "lines 1 and 3"]),
+        ("train: images/train\nnames:\n  0: a\n  0: b\n", ["'0' stands twice", "lines 3 and 4"]),
+        ("train: images/train\nnames: {[a]: b}\n", ["no YAML"]),
         ("train: gone\nnames: [a]\n", ["train: gone", "data="]),
         ("train: /etc\nnames: [a]\n", ["train: /etc", "leads out"]),
         ("train: ../../\nnames: [a]\n", ["leads out"]),
