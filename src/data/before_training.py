@@ -1,4 +1,4 @@
-"""The doctor's visit before the first step of a run: documents and headers, once for the same data."""
+"""The doctor's visit before the first step of a run: documents and pictures, once for the same data."""
 
 import hashlib
 import json
@@ -15,12 +15,16 @@ from .origin import Origin
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1  # of the checks: raised whenever they would say something else of the same data
+VERSION = 2  # of the checks: raised whenever they would say something else of the same data
+DECODED = 2_000  # pictures of all sets together, up to which each is decoded
 SMALLEST = 2_000  # pictures of another format than JSON; fewer leave no file behind
 
 
 def examine_before_training(origins: Mapping[str, Origin], *, lenient: Collection[str]) -> Report:
-    """What is wrong with the sets of a run, as far as documents and headers show.
+    """What is wrong with the sets of a run.
+
+    Of up to `DECODED` pictures each is decoded, and those of one set are compared with the other's; of more,
+    header and end are read, and only files without the mark of their end are decoded.
 
     What was found is kept beside the annotation cache, unless it would stop the run; a run on the same
     documents and picture folders takes it from there. A picture that is changed in place is not noticed.
@@ -36,9 +40,9 @@ def examine_before_training(origins: Mapping[str, Origin], *, lenient: Collectio
     key = _key_of(origins, lenient) if memory else ""
     report = _recall(memory, key) if memory else None
     if report is None:
-        report = examine(
-            [_part(name, o, drop_empty_boxes=name in lenient) for name, o in origins.items()], decode=False
-        )
+        parts = [_part(name, o, drop_empty_boxes=name in lenient) for name, o in origins.items()]
+        count = sum(len(part.document["images"]) for part in parts if part.document is not None)
+        report = examine(parts, decode=count <= DECODED)
         if memory and not report.errors:
             _remember(memory, key, report)
     if report.errors:
@@ -73,10 +77,10 @@ def _is_json(origin: Origin) -> bool:
 
 def _key_of(origins: Mapping[str, Origin], lenient: Collection[str]) -> str:
     """Of all that is looked at: documents, and picture folders by the time when a name in them changed."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(json.dumps([VERSION, DECODED]).encode())
     for name, origin in origins.items():
         folders = sorted((folder, os.stat(folder).st_mtime_ns) for folder, _, _ in os.walk(origin.img_folder))
-        digest.update(json.dumps([VERSION, name, str(origin.ann_file), name in lenient, folders]).encode())
+        digest.update(json.dumps([name, str(origin.ann_file), name in lenient, folders]).encode())
         if _is_json(origin):
             digest.update(annotation_cache.digest_of_file(origin.ann_file).encode())
         elif origin.source is not None:

@@ -14,6 +14,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 MAX_PIXELS = 89_000_000  # just below where Pillow itself begins to warn of a decompression bomb
 EXIF_ORIENTATION = 0x0112
 TRANSPOSING = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND"}  # how files of JPEG and PNG begin, and what ends them
+TAIL = 4096  # bytes that are searched for it: zeros or a remark may follow
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # what Pillow raises at broken files
 
 
@@ -71,6 +73,24 @@ def read_header(path: str | Path, size_hw: tuple[int, int] | None = None) -> Hea
         orientation = _orientation(image) if quick or size_hw not in (None, stored_hw) else 1
         frames = getattr(image, "n_frames", 1)
         return Header(stored_hw, orientation, image.mode, image.has_transparency_data, frames)
+
+
+def has_end(path: str | Path) -> bool:
+    """Whether a JPEG's or a PNG's last bytes hold the mark that ends it; other kinds of files have none.
+
+    A file without it may be whole, with much behind its mark (a film, say): only decoding tells.
+
+    Raises:
+        PictureError: The file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4)
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
+            tail = file.read()
+    except OSError as error:
+        raise PictureError(f"picture {path} cannot be read ({error}); correct its permissions") from error
+    return all(mark in tail for begin, mark in ENDS.items() if start.startswith(begin))
 
 
 def _orientation(image: Image.Image) -> int:

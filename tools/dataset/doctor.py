@@ -22,7 +22,7 @@ def main() -> None:
         "--decode",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="decode every picture, and compare the sets' pictures; otherwise only headers are read",
+        help="decode every picture, and compare the sets' pictures; otherwise only headers and ends are read",
     )
     args = parser.parse_args()
     report = diagnose(args.path, args.img_folder, decode=args.decode)

@@ -16,7 +16,7 @@ def diagnose(path: Path, img_folder: Path | None = None, *, decode: bool = True)
     Args:
         path: What is examined.
         img_folder: Folder of a JSON's pictures; None looks for it.
-        decode: Whether every picture is decoded, or only its header read.
+        decode: Whether every picture is decoded, or only its header and its end read.
 
     Raises:
         ValueError: There is nothing at `path`, or a picture folder is named for what is no JSON.

@@ -74,7 +74,8 @@ def examine(parts: Sequence[Part], *, decode: bool, findings: Findings | None = 
 
     Args:
         parts: The sets.
-        decode: Whether every picture is decoded and compared with the other sets', or only its header read.
+        decode: Whether every picture is decoded and compared with the other sets', or only
+            its header and its end read.
         findings: What was found before there were sets.
     """
     examined: list[Examined] = []

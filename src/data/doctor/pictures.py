@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from ..decode import Header, PictureError, check_mode, decode_rgb, is_turned, read_header
+from ..decode import Header, PictureError, check_mode, decode_rgb, has_end, is_turned, read_header
 from .findings import Findings
 
 THREADS = min(16, 4 * (os.cpu_count() or 1))  # reading waits more than it computes
@@ -50,7 +50,10 @@ class Seen(NamedTuple):
 
 
 def check_pictures(jobs: Sequence[Job], findings: Findings, *, decode: bool) -> list[Seen]:
-    """Read the header of each picture, and with `decode` its pixels; no file is changed."""
+    """Read the header of each picture, and with `decode` its pixels; no file is changed.
+
+    Without `decode`, only those files are decoded in which the mark of their end is not found.
+    """
     with ThreadPoolExecutor(THREADS) as pool:
         seen = list(
             tqdm(
@@ -76,7 +79,9 @@ def _look(job: Job, *, decode: bool) -> Seen:
         header = read_header(job.path, job.size_hw)
         notes += _notes(header, job)
         check_mode(header.mode, job.path)
-        return Seen(notes, fingerprint(decode_rgb(job.path, job.size_hw)) if decode else None)
+        if not decode and has_end(job.path):
+            return Seen(notes)
+        return Seen(notes, fingerprint(decode_rgb(job.path, job.size_hw)))
     except PictureError as error:
         return Seen([*notes, (error.code, job.path + _reason(job, header, error))])
 

@@ -63,9 +63,32 @@ def test_empty_boxes_of_training_may_be_left_out_and_that_is_said(tmp_path):
     assert (finding.code, finding.severity) == ("box-empty", "repaired") and "left out" in finding.remedy
 
 
-def test_pictures_are_not_decoded(tmp_path):
-    data, _ = broken("a truncated jpeg", tmp_path / "data")
+@pytest.mark.parametrize("name", ["a truncated jpeg", "a truncated png"])
+@pytest.mark.parametrize("decoded", [0, 2_000])
+def test_a_truncated_picture_stops_a_run_before_it_starts(tmp_path, monkeypatch, name, decoded):
+    monkeypatch.setattr(before_training, "DECODED", decoded)
+    data, _ = broken(name, tmp_path / "data")
+    with pytest.raises(ValueError, match="picture-truncated"):
+        examine_before_training(origins(data), lenient=())
+
+
+def test_pictures_of_small_sets_are_compared(tmp_path, monkeypatch):
+    monkeypatch.setattr(before_training, "DECODED", 7)
+    data, _ = broken("a re encoded copy in the other set", tmp_path / "data")
+    (finding,) = examine_before_training(origins(data), lenient=()).findings
+    assert finding.code == "split-look-alike"
+    monkeypatch.setattr(before_training, "DECODED", 6)
     assert examine_before_training(origins(data), lenient=()).findings == ()
+
+
+def test_what_was_found_without_decoding_is_not_taken_for_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(annotation_cache, "SMALLEST", 0)
+    data, _ = broken("a copy in the other set", tmp_path / "data")
+    monkeypatch.setattr(before_training, "DECODED", 0)
+    assert examine_before_training(origins(data), lenient=()).findings == ()
+    monkeypatch.setattr(before_training, "DECODED", 2_000)
+    (finding,) = examine_before_training(origins(data), lenient=()).findings
+    assert finding.code == "split-same-bytes"
 
 
 def test_large_data_is_looked_at_once_until_it_changes(tmp_path, monkeypatch, looks):

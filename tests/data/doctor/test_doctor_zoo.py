@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from doctor_zoo import ZOO, Boxes, Dataset, broken, clean_boxes
+from doctor_zoo import ZOO, Boxes, Dataset, broken, clean_boxes, picture
 
 from src.data import CocoDetection, build_pipeline
 from src.data.doctor import RULES, diagnose
@@ -71,7 +71,26 @@ def test_a_fault_is_named_and_nothing_is_trained_on_that_is_wrong(name, tmp_path
         assert found == expected
 
 
-@pytest.mark.parametrize("name", ["a truncated jpeg", "a truncated png"])
-def test_only_decoding_finds_what_the_header_does_not_show(name, tmp_path):
-    data, _ = broken(name, tmp_path / "data")
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_without_decoding_the_end_of_a_file_is_looked_for(kind, tmp_path):
+    data = Dataset(tmp_path / "data")
+    picture(1).save(data.image(), kind)
+    content = data.image().read_bytes()
+    data.write()
+    for behind in (b"", b"\0" * 50, b"a film" * 1000):
+        data.image().write_bytes(content + behind)
+        assert diagnose(data.folder, decode=False).findings == ()
+    data.image().write_bytes(content[: len(content) // 2])
+    (finding,) = diagnose(data.folder, decode=False).findings
+    assert finding.code == "picture-truncated"
+
+
+def test_only_decoding_finds_damage_before_the_end(tmp_path):
+    data = Dataset(tmp_path / "data")
+    content = bytearray(data.image().read_bytes())
+    content[len(content) // 2] ^= 255
+    data.image().write_bytes(content)
+    data.write()
     assert diagnose(data.folder, decode=False).findings == ()
+    (finding,) = diagnose(data.folder).findings
+    assert finding.code == "picture-truncated"
