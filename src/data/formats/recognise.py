@@ -1,5 +1,6 @@
 """From a folder, or a file in it, to the dataset that it holds."""
 
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -47,8 +48,13 @@ def _of_folder(path: Path) -> Layout:
     chosen = _choose(found)
     if len(found) > 1:
         others = ", ".join(name for name in found if name != chosen.format)
-        logger.warning("dataset %s is read as %s; it could be read as %s, too", path, chosen.format, others)
+        _say_once(f"dataset {path} is read as {chosen.format}; it could be read as {others}, too")
     return chosen
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    logger.warning(text)
 
 
 def _choose(found: Mapping[str, Callable[[], Layout]]) -> Layout:
