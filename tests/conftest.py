@@ -1,6 +1,8 @@
 """What every test can use: the repository on the path, and the material outside it."""
 
+import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,3 +25,13 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent: golden outputs and real pictures are not part of the repository")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """A run sets up logging for its process; the next test shall not write into its files, nor to stderr."""
+    yield
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if type(handler).__module__.startswith("src.")]:
+        root.removeHandler(handler)
+        handler.close()

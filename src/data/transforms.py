@@ -259,8 +259,7 @@ class Resize:
     The builder puts eval_spatial_size for None.
 
     Args:
-        keep_ratio: Pad with black on the right or at the bottom first, so that nothing is distorted; the
-            experiment's, since boxes are scaled back by it.
+        keep_ratio: Pad with black, right or at the bottom, first; the experiment's, which scales boxes back.
         size: What every picture is brought to.
     """
 

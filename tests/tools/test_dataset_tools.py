@@ -165,7 +165,7 @@ boxes_in_pixels = st.tuples(
 @hypothesis.settings(max_examples=25, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
 @hypothesis.given(
     shares=st.lists(boxes_in_pixels, max_size=4),
-    size=st.tuples(st.integers(1, 5000), st.integers(1, 300)),
+    size=st.tuples(st.integers(128, 5000), st.integers(128, 300)),  # no box is thinner than a pixel
     digits=st.integers(4, 9),
 )
 def test_boxes_survive_the_way_through_yolo_within_the_texts_precision(
