@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import select
 import signal
 import sys
 import traceback
@@ -33,10 +34,11 @@ def run(main: Callable[[], None]) -> int:
 
     Returns:
         0, or 2 for a fault of the user (`ValueError`: what came, what was allowed, where, the remedy), or
-        128 + the signal that stopped the run.
+        128 + the signal that stopped the run; SIGPIPE's where nobody reads the output (`| head`).
     """
     try:
         main()
+        sys.stdout.flush()
     except ValueError as error:
         return _end(f"error: {error}", USER_FAULT)
     except KeyboardInterrupt:
@@ -45,14 +47,33 @@ def run(main: Callable[[], None]) -> int:
         return _end(f"stopped by {request.signal.name}", 128 + request.signal)
     except BaseException as error:
         if isinstance(error, SystemExit) or not distributed.is_distributed():
+            if _nobody_reads() and isinstance(error, BrokenPipeError):
+                return 128 + signal.SIGPIPE
             raise
-        if (lost := distributed.lost_peer(error)) is not None:
-            return _end(f"another rank has gone ({lost}), so this one stops", FAULT)
-        return _end(traceback.format_exc().rstrip(), FAULT)
+        lost = distributed.lost_peer(error)
+        gone = f"another rank has gone ({lost}), so this one stops"
+        return _end(traceback.format_exc().rstrip() if lost is None else gone, FAULT)
     return 0
 
 
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe that has lost its reader; what is left for it is then dropped."""
+    try:
+        output = sys.stdout.fileno()
+    except (OSError, ValueError):  # captured, or closed
+        return False
+    state = select.poll()
+    state.register(output, 0)
+    if not any(event & select.POLLERR for _, event in state.poll(0)):
+        return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, output)
+    os.close(nowhere)
+    return True
+
+
 def _end(text: str, status: int) -> int:
+    _nobody_reads()
     sys.stdout.flush()
     if distributed.is_first_to_say(text):
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1

@@ -1,4 +1,8 @@
+import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +41,29 @@ def test_a_fault_of_the_program_keeps_its_traceback() -> None:
 
     with pytest.raises(RuntimeError, match="shapes differ"):
         door.run(main)
+
+
+@pytest.mark.parametrize(
+    ("then", "unbuffered", "status"), [("", "", 141), ("", "1", 141), ("sys.exit(1)", "", 1)]
+)
+def test_an_output_that_nobody_reads_ends_quietly(
+    repo_root: Path, then: str, unbuffered: str, status: int
+) -> None:
+    code = (
+        "import sys\nfrom src import door\ndef main():\n"
+        f"    sys.stdin.read()\n    print('a')\n    {then}\nsys.exit(door.run(main))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=repo_root,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        process.stdin.close()  # from here on it writes
+        assert (process.stderr.read(), process.wait()) == (b"", status)
