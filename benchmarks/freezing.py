@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from src.assembly import build_criterion, build_model, load
+from src.solver.batch_size import kept_bytes
 from src.structures import Targets
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,21 +51,6 @@ MODES = (
     Mode("everything, ViT checkpointed", vit=True),
     Mode("everything, ViT and encoder checkpointed", vit=True, encoder=True),
 )
-
-
-def kept_bytes(model: nn.Module, run: Callable[[], object]) -> int:
-    """Bytes that autograd keeps of `run` for its backward pass: each storage once, none of the model's."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
-    kept: dict[int, torch.UntypedStorage] = {}  # held, so that no later one takes its place
-
-    def keep(tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing):
-        run()
-    return sum(storage.nbytes() for storage in kept.values())
 
 
 class Trainee:

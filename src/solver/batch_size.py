@@ -94,7 +94,7 @@ def probe(
     def measure(batch_size: int) -> int:
         images = torch.rand(batch_size, 3, *size_hw, device=device)
         run = _step_of(model, criterion, precision, images, _objects(batch_size, size_hw).to(device))
-        return _peak_of(run, device) if device.type == "cuda" else 2 * _kept_by(run)
+        return _peak_of(run, device) if device.type == "cuda" else 2 * kept_bytes(model, run)
 
     return plan_batch(measure, free_memory(device), STATES * weights, distributed.world_size())
 
@@ -133,18 +133,20 @@ def _peak_of(run: Callable[[], None], device: torch.device) -> int:
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def _kept_by(run: Callable[[], None]) -> int:
-    """Bytes that autograd keeps of `run` for its backward pass, each storage once."""
-    sizes: dict[int, int] = {}
+def kept_bytes(model: nn.Module, run: Callable[[], object]) -> int:
+    """Bytes that autograd keeps of `run` for its backward pass: each storage once, none of the model's."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
+    kept: dict[int, torch.UntypedStorage] = {}  # held, so that no later one takes its place
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        sizes[storage.data_ptr()] = storage.nbytes()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         run()
-    return sum(sizes.values())
+    return sum(storage.nbytes() for storage in kept.values())
 
 
 def free_memory(device: torch.device) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -183,15 +184,14 @@ def stored_batch_plan(checkpoint: Mapping[str, Any]) -> BatchPlan:
     Raises:
         ValueError: It does not say.
     """
-    config = str(checkpoint.get("config") or "")
-    total = re.search(r"^train_dataloader:\n(?:  .*\n)*?  total_batch_size: (\d+)$", config, re.MULTILINE)
-    steps = re.search(r"^accumulate_steps: (\d+)$", config, re.MULTILINE)
-    if total is None or steps is None:
+    try:
+        config = yaml.safe_load(checkpoint["config"])
+        return BatchPlan(int(config["train_dataloader"]["total_batch_size"]), int(config["accumulate_steps"]))
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             "the checkpoint does not say how large its batches were: give a number in place of "
             "train_dataloader.total_batch_size=auto"
-        )
-    return BatchPlan(int(total.group(1)), int(steps.group(1)))
+        ) from error
 
 
 def _load_moments(optimizer: Optimizer, state: dict[str, Any]) -> None:

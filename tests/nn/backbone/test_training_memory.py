@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.freezing import FROZEN, FULL, Mode, Trainee, kept_bytes
+from benchmarks.freezing import FROZEN, FULL, Mode, Trainee
 from src.nn.backbone.dinov3_backbone import DINOv3Backbone
 from src.nn.backbone.lora import LoRA
+from src.solver.batch_size import kept_bytes
 
 SMALL = {"pretrained": False, "embed_dim": 48, "depth": 4, "num_heads": 3, "layer_scale": 0.5}
 IMAGES = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(7))

@@ -71,7 +71,7 @@ def test_the_step_is_the_same(knobs: dict[str, object], dtype: torch.dtype) -> N
 
 
 def test_much_less_is_kept() -> None:
-    from benchmarks.freezing import kept_bytes  # here, since it loads more than the ranks below need
+    from src.solver.batch_size import kept_bytes  # here, since it loads more than the ranks below need
 
     plain, other = pair()
     maps = make_maps(requires_grad=False)
