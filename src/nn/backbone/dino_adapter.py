@@ -18,6 +18,7 @@ from ..layers import ConvNorm
 from .adapter_blocks import Extractor, Injector, flatten_maps, split_maps
 from .dinov2 import build_dinov2, embed_dinov2, is_dinov2
 from .spatial_prior import SpatialPrior
+from .staged import StagedViT, check_knobs
 from .vit import (
     Embedded,
     ViT,
@@ -25,9 +26,7 @@ from .vit import (
     build_vit,
     embed_patches,
     image_statistics,
-    rest_frozen_parts,
     run_blocks,
-    train_last_blocks,
 )
 
 STRIDES = (8, 16, 32)
@@ -35,7 +34,7 @@ STRIDES_WITH_4 = (4, *STRIDES)
 LAST_EXTRACTORS = 3  # of the last interaction; the others have one
 
 
-class DinoAdapter(nn.Module):
+class DinoAdapter(StagedViT):
     """ViT-Adapter (Chen et al. 2022) around a DINO ViT (`vit`).
 
     A convolutional pyramid of the picture goes beside the ViT. Before each of `num_interactions` equal runs
@@ -93,8 +92,8 @@ class DinoAdapter(nn.Module):
     ) -> None:
         super().__init__()
         shape = ViTShape(embed_dim, depth, num_heads, layer_scale)
-        _check(tuple(feat_strides), tuple(out_channels), freeze_backbone_epochs, prior_channels)
-        _check_pretrained(shape if pretrained else ViTShape())
+        _check(tuple(feat_strides), tuple(out_channels), prior_channels)
+        check_knobs("DinoAdapter", freeze_backbone_epochs, shape if pretrained else ViTShape())
         self.model_name = model_name
         self.pretrained = pretrained
         self.checkpoint_path = checkpoint_path
@@ -122,33 +121,9 @@ class DinoAdapter(nn.Module):
         self.set_trainable_blocks(0 if freeze_backbone else None)
 
     @property
-    def num_blocks(self) -> int:
-        """Blocks of the ViT."""
-        return len(self.vit.blocks)
-
-    @property
     def full_depth(self) -> int:
         """Blocks of the named model: all are kept."""
         return self.num_blocks
-
-    def set_trainable_blocks(self, blocks: int | None) -> None:
-        """Chooses what of the ViT learns from now on; the adapter always does.
-
-        Args:
-            blocks: None for the whole ViT, 0 for nothing of it, n for its last n blocks and its final norm.
-
-        Raises:
-            ValueError: There are not so many blocks.
-        """
-        train_last_blocks(self.vit, blocks)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> "DinoAdapter":
-        """As of any module, but what is frozen stays in evaluation mode."""
-        super().train(mode)
-        rest_frozen_parts(self.vit)
-        self.vit.set_grad_checkpointing(self.gradient_checkpointing and mode)
-        return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The pyramid of a batch.
@@ -218,25 +193,15 @@ class DinoAdapter(nn.Module):
         return cast(Tensor, part(*inputs))
 
 
-def _check(strides: tuple[int, ...], channels: tuple[int, ...], freeze_epochs: int, width: int) -> None:
+def _check(strides: tuple[int, ...], channels: tuple[int, ...], width: int) -> None:
     if strides not in (STRIDES, STRIDES_WITH_4):
         raise ValueError(f"DinoAdapter.feat_strides: {strides}; allowed: {STRIDES} or {STRIDES_WITH_4}.")
     if len(channels) != len(strides) or min(channels) < 1:
         raise ValueError(
             f"DinoAdapter.out_channels: {channels}; a width above 0 for each of feat_strides {strides}."
         )
-    if freeze_epochs < 0:
-        raise ValueError(f"DinoAdapter.freeze_backbone_epochs: {freeze_epochs}; 0 or more.")
     if width < 1:
         raise ValueError(f"DinoAdapter.prior_channels: {width}; above 0.")
-
-
-def _check_pretrained(shape: ViTShape) -> None:
-    if shape.given():
-        raise ValueError(
-            f"DinoAdapter: {shape.given()} changes the ViT, so that no pretrained weights fit it: leave "
-            "these out, or set DinoAdapter.pretrained=False to train from scratch."
-        )
 
 
 def _spans(depth: int, count: int) -> tuple[tuple[int, int], ...]:

@@ -4,17 +4,18 @@ from typing import Literal
 
 import torch
 from timm.models.eva import Eva
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...structures import Level
 from .lora import LoRA, add_lora, hold_base_weights, merge_lora
 from .sta import SpatialTuningAdapter
-from .vit import ViTShape, build_vit, extract_maps, image_statistics, rest_frozen_parts, train_last_blocks
+from .staged import StagedViT, check_knobs
+from .vit import ViTShape, build_vit, extract_maps, image_statistics
 
 STRIDES = (8, 16, 32)
 
 
-class DINOv3Backbone(nn.Module):
+class DINOv3Backbone(StagedViT):
     """DINOv3 ViT (`vit`) and spatial tuning adapter (`sta`).
 
     The constructor builds with random weights; `load_pretrained` (in `pretrained.py`) fills the ViT.
@@ -82,7 +83,11 @@ class DINOv3Backbone(nn.Module):
     ) -> None:
         super().__init__()
         shape = ViTShape(embed_dim, depth, num_heads, layer_scale)
-        _check(feat_strides, freeze_backbone_epochs, shape if pretrained else ViTShape())
+        if tuple(feat_strides) != STRIDES:
+            raise ValueError(
+                f"DINOv3Backbone.feat_strides: {tuple(feat_strides)} stated, but it gives {STRIDES}."
+            )
+        check_knobs("DINOv3Backbone", freeze_backbone_epochs, shape if pretrained else ViTShape())
         self.model_name = model_name
         self.pretrained = pretrained
         self.checkpoint_path = checkpoint_path
@@ -112,11 +117,6 @@ class DINOv3Backbone(nn.Module):
         self.image_mean, self.image_std = image_statistics(self.vit)
         self.set_trainable_blocks(0 if freeze_backbone else None)
 
-    @property
-    def num_blocks(self) -> int:
-        """Blocks of the ViT."""
-        return len(self.vit.blocks)
-
     def set_trainable_blocks(self, blocks: int | None) -> None:
         """Chooses what of the ViT learns from now on; the adapter always does.
 
@@ -127,23 +127,16 @@ class DINOv3Backbone(nn.Module):
         Raises:
             ValueError: There are not so many blocks.
         """
-        train_last_blocks(self.vit, blocks)
+        super().set_trainable_blocks(blocks)
         if self.has_lora:
             hold_base_weights(self.vit)
-        self.train(self.training)
+            self.train(self.training)
 
     def merge_lora(self) -> None:
         """Brings LoRA's factors, where there are any, into the weights beside them, in place and for good."""
         if self.has_lora:
             merge_lora(self.vit)
             self.has_lora = False
-
-    def train(self, mode: bool = True) -> "DINOv3Backbone":
-        """As of any module, but what is frozen stays in evaluation mode."""
-        super().train(mode)
-        rest_frozen_parts(self.vit)
-        self.vit.set_grad_checkpointing(self.gradient_checkpointing and mode)
-        return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The pyramid of a batch.
@@ -169,18 +162,6 @@ class DINOv3Backbone(nn.Module):
         learns = any(parameter.requires_grad for parameter in self.vit.parameters())
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             return extract_maps(self.vit, images, self.taps, self.window)
-
-
-def _check(strides: tuple[int, ...], freeze_epochs: int, pretrained_shape: ViTShape) -> None:
-    if tuple(strides) != STRIDES:
-        raise ValueError(f"DINOv3Backbone.feat_strides: {tuple(strides)} stated, but it gives {STRIDES}.")
-    if freeze_epochs < 0:
-        raise ValueError(f"DINOv3Backbone.freeze_backbone_epochs: {freeze_epochs}; 0 or more.")
-    if pretrained_shape.given():
-        raise ValueError(
-            f"DINOv3Backbone: {pretrained_shape.given()} changes the ViT, so that no pretrained weights fit "
-            "it: leave these out, or set DINOv3Backbone.pretrained=False to train from scratch."
-        )
 
 
 def _checked_taps(taps: tuple[int, ...], depth: int) -> tuple[int, ...]:

@@ -208,39 +208,3 @@ def run_blocks(vit: ViT, start: int, stop: int, tokens: Tensor, positions: Tenso
         else:
             tokens = block(tokens, *rotary)
     return tokens
-
-
-def train_last_blocks(vit: ViT, blocks: int | None) -> None:
-    """Lets the last blocks and the final norm learn and holds the rest still, or lets everything learn.
-
-    A part that is held still needs no gradient, so autograd keeps nothing of the blocks before the first
-    one that learns.
-
-    Args:
-        vit: What `build_vit` or `build_dinov2` gives.
-        blocks: How many blocks learn; 0 none of the ViT at all, None all of it with embedding and tokens.
-
-    Raises:
-        ValueError: There are not so many blocks.
-    """
-    depth = len(vit.blocks)
-    if blocks is not None and not 0 <= blocks <= depth:
-        raise ValueError(f"backbone blocks to train: {blocks}; this ViT has {depth}: 0 to {depth}, or all.")
-    vit.requires_grad_(blocks is None)
-    if blocks:
-        vit.blocks[depth - blocks :].requires_grad_(True)
-        vit.norm.requires_grad_(True)
-
-
-def rest_frozen_parts(vit: ViT) -> None:
-    """Puts every part of the ViT that has no parameter to train into evaluation mode."""
-    parts = [vit.patch_embed, *vit.blocks, vit.norm]
-    for part in parts:
-        if not _learns(part):
-            part.eval()
-    if not _learns(vit):
-        vit.eval()
-
-
-def _learns(module: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in module.parameters())
