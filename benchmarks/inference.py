@@ -4,7 +4,8 @@
 
 - `torch`: D-FINE-L in PyTorch against the D-FINE-L of `transformers` with the same weights.
 - `graph`: dfine_dinov3_s_coco, exported, against the bare ViT-S/16 of timm as torch exports it.
-- `pictures`: what comes before and after the detector, a picture of 640x480, in one thread.
+- `pictures`: what comes before and after the detector, a picture of 640x480, in one thread, ten times the
+  rounds: one picture right after the other.
 
 Weights are random, which costs the same. All calls of a kind run in turns in one process, so that a slow
 minute of the machine falls on all of them. On a machine that others use, `--clock cpu --threads 1` counts the
@@ -37,6 +38,7 @@ from src.structures import ClassNames, Detections, FinalOutput
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "dfine"
 SIDE = 640
+SERIES = 10
 Call = Callable[[], object]
 
 
@@ -176,6 +178,7 @@ class Nothing:
 
     classes = ClassNames(tuple(map(str, range(80))), tuple(range(80)))
     input_hw = (SIDE, SIDE)
+    keep_ratio = False
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -206,10 +209,12 @@ def picture_calls(folder: Path) -> tuple[dict[str, Call], list[Pair]]:
     return {"decode alone": decode, "decode, prepare, select": lambda: detector(path)}, []
 
 
-def measure(calls: dict[str, Call], pairs: list[Pair], settings: Settings) -> dict[str, Any]:
-    """Time the calls in turns, print them and their ratios."""
+def measure(
+    calls: dict[str, Call], pairs: list[Pair], settings: Settings, pause: Call | None = gc.collect
+) -> dict[str, Any]:
+    """Time the calls in turns, with `pause` before each, print them and their ratios."""
     times = interleaved(
-        list(calls.values()), repeats=settings.rounds, warm_up=2, clock=settings.clock, pause=gc.collect
+        list(calls.values()), repeats=settings.rounds, warm_up=2, clock=settings.clock, pause=pause
     )
     seconds = dict(zip(calls, times, strict=True))
     for name, row in seconds.items():
@@ -252,7 +257,8 @@ def main() -> None:
             done.append(measure(*graph_calls(Path(name), args.threads), settings))
         if "pictures" in args.work:
             torch.set_num_threads(1)
-            done.append(measure(*picture_calls(Path(name)), settings._replace(threads=1)))
+            series = settings._replace(threads=1, rounds=SERIES * args.rounds)
+            done.append(measure(*picture_calls(Path(name)), series, pause=None))
     print(f"load of the machine at the end: {os.getloadavg()[0]:.1f}")
     if args.json is not None:
         args.json.write_text(json.dumps({"machine": machine._asdict(), "runs": done}, indent=2) + "\n")

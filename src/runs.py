@@ -12,10 +12,11 @@ from .assembly import build_criterion, build_evaluation, build_model, build_trai
 from .core import Experiment
 from .data import Report, examine_before_training, find_origin, read_annotations, sizes_for
 from .evaluation import CocoMetrics
+from .files import make_folder
 from .solver.batch_size import probe
 from .solver.checkpoint import read_checkpoint
 from .solver.checkpoint_folder import CheckpointFolder
-from .solver.logs import make_folder, setup_logging
+from .solver.logs import setup_logging
 from .solver.precision import choose_precision
 from .solver.recorder import record_test
 from .solver.resume import newest_checkpoint, stored_batch_plan, stored_seed

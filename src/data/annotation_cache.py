@@ -10,12 +10,12 @@ import logging
 import math
 import mmap
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ..files import replacing
 from ..structures import ClassNames
 from .annotations import follow_classes, read_annotations
 from .packed import PackedAnnotations
@@ -100,14 +100,8 @@ def _write(cache: Path, digest: str, packed: PackedAnnotations) -> bool:
     body = len(body).to_bytes(8, "little") + body + b"".join(_padded(array.tobytes()) for array in arrays)
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=cache.parent, delete=False) as file:
-            try:
-                file.write(MAGIC + hashlib.sha256(body).digest() + body)
-                file.close()
-                os.replace(file.name, cache)
-            except BaseException:  # Ctrl-C too: what is left behind would be as large as the cache
-                os.unlink(file.name)
-                raise
+        with replacing(cache) as partial:
+            partial.write_bytes(MAGIC + hashlib.sha256(body).digest() + body)
     except OSError as error:
         logger.warning("annotations are not cached: %s cannot be written (%s)", cache, error)
         return False

@@ -4,10 +4,10 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from ..files import replacing
 from . import annotation_cache
 from .annotation_cache import cache_path
 from .doctor import Part, Report, examine, part_of_json, part_of_source
@@ -102,10 +102,7 @@ def _remember(memory: Path, key: str, report: Report) -> None:
     """Put the findings in place in one step; without them the next run looks again."""
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=memory.parent, suffix=".examined", delete=False, encoding="utf-8"
-        ) as file:
+        with replacing(memory) as partial, partial.open("w", encoding="utf-8") as file:
             json.dump({"key": key, "report": json.loads(report.as_json())}, file)
-        os.replace(file.name, memory)
     except OSError as error:
         logger.info("what was found in the data is not kept: %s cannot be written (%s)", memory, error)

@@ -10,6 +10,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
+from ..files import write_whole
 from ..nn.backbone import HGNetv2
 from ..nn.dfine import DFINE
 from ..nn.state_dict import is_upstream, to_upstream
@@ -17,7 +18,6 @@ from ..solver.checkpoint import read_checkpoint, save_checkpoint
 from ..solver.portable import SEAL, SUFFIX, TOLD, read_card, sealed_card
 from ..solver.seal import is_sealed
 from ..solver.weights import class_names, load_model, model_state
-from .files import write_whole
 
 PARTS = ("model", "ema", "optimizer", "lr_scheduler", "scaler", "rng")
 NO_PARAMETER = re.compile(

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..files import write_whole
 from ..structures import Detections, FinalOutput
 from .extras import require
-from .files import write_whole
 from .lean import make_lean
 from .metadata import INPUTS, OUTPUTS, ModelCard, to_properties
 from .onnx_ops import translations

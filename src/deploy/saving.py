@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from ..files import staged_folder
 from .detector import OVERLAP, THRESHOLD, Detector
-from .files import staged_folder
 from .results import Result
 from .sources import SUFFIXES, Source, is_moving, list_sources
 from .video import FALLBACK_RATE, VideoWriter, video_facts

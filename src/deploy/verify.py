@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from ..files import staged_folder
 from ..structures import Detections
 from .export import DeployModel, Exported, export_onnx
-from .files import staged_folder
 from .metadata import ModelCard
 from .runtimes import OnnxRuntime
 

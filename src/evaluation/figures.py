@@ -4,7 +4,6 @@ Legend: C classes.
 """
 
 import logging
-import os
 import warnings
 from collections.abc import Sequence
 from functools import cache
@@ -19,6 +18,7 @@ from matplotlib.font_manager import get_font_names
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
+from ..files import replacing
 from .errors import KINDS, Costs
 from .matching import IOU_THRESHOLDS, RECALL_THRESHOLDS
 from .metrics import ClassMetrics
@@ -67,11 +67,9 @@ def save(figure: Figure, path: Path) -> Path:
         text.set_parse_math(False)
         text.set_fontfamily(_families())
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".tmp")
-    with warnings.catch_warnings(), partial.open("wb") as file:
+    with warnings.catch_warnings(), replacing(path) as partial, partial.open("wb") as file:
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from")  # a box stands for the sign
         figure.savefig(file, format="png")
-    os.replace(partial, path)
     return path
 
 

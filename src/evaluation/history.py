@@ -5,11 +5,12 @@ import io
 import json
 import logging
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,9 +75,8 @@ def write_csv(metrics_jsonl: str | Path, path_csv: str | Path) -> None:
     writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
-    partial = Path(path_csv).with_name(Path(path_csv).name + ".tmp")
-    partial.write_text(text.getvalue(), encoding="utf-8")
-    os.replace(partial, path_csv)
+    with replacing(Path(path_csv)) as partial:
+        partial.write_text(text.getvalue(), encoding="utf-8")
 
 
 def loss_families(line: Mapping[str, Any]) -> dict[str, float]:

@@ -1,7 +1,6 @@
 """What stays of an evaluation: its numbers as JSON, and a report to look at, as pictures and as one page."""
 
 import json
-import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from ..files import replacing
 from . import page
 from .chapters import chapters
 from .findings import Findings, work_out
@@ -102,13 +102,11 @@ def _draw_charts(findings: Findings, folder: Path) -> dict[str, Path]:
 
 
 def _save_sheet(tiles: list[Tile], path: Path, *, columns: int) -> None:
-    partial = path.with_name(path.name + ".tmp")
-    sheet(tiles, columns).save(partial, "PNG", compress_level=3)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        sheet(tiles, columns).save(partial, "PNG", compress_level=3)
 
 
 def _write_whole(path: Path, content: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_text(content, encoding="utf-8")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(content, encoding="utf-8")

@@ -13,7 +13,7 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor
 
-from ..deploy.files import write_whole
+from ..files import write_whole
 from ..nn.backbone.dinov3_keys import convert_to_timm
 from ..nn.backbone.vit import ViTShape, build_vit, published_as
 from ..nn.backbone.weight_files import check_names_and_shapes, digest_file, in_short, read_state_dict

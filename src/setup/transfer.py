@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from ..deploy.files import make_folder
+from ..files import make_folder
 from ..solver.seal import sha256_of
 
 logger = logging.getLogger(__name__)

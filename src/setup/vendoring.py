@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from ..deploy.files import make_folder
+from ..files import make_folder
 
 OFFICIAL = "https://github.com/facebookresearch/dinov3.git"
 _ENVIRONMENT = {"GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh", "LC_ALL": "C"}

@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .. import distributed
+from ..files import make_folder, write_whole
 from .progress import Progress
 
 __all__ = [
@@ -26,7 +27,6 @@ __all__ = [
     "TensorboardLog",
     "picture_grid",
     "setup_logging",
-    "write_whole",
     "writing_in",
 ]
 
@@ -56,22 +56,6 @@ def setup_logging(output_dir: Path | None) -> None:
         logging.getLogger(name).setLevel(logging.INFO if distributed.is_main() else logging.WARNING)
 
 
-def make_folder(path: str | Path) -> Path:
-    """The folder at `path`, made where it is not there yet.
-
-    Raises:
-        ValueError: It cannot be made.
-    """
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"output folder {folder} cannot be made: {error.strerror}; choose another one with --output-dir"
-        ) from error
-    return folder
-
-
 @contextmanager
 def writing_in(folder: Path) -> Iterator[None]:
     """Inside, a file of `folder` that cannot be written is the user's fault, as on a full disk.
@@ -86,13 +70,6 @@ def writing_in(folder: Path) -> Iterator[None]:
             f"{folder}: a file cannot be written there: {error.strerror or error}; make room or choose "
             "another --output-dir, and go on from the newest checkpoint (-r auto)"
         ) from error
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write `text` to `path`, which holds the old text or the new one whatever happens."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 class _ConsoleHandler(logging.Handler):
@@ -173,7 +150,7 @@ def _drop_later_lines(path: Path, step: float) -> None:
             continue
         if isinstance(record, dict) and record.get("step", 0) <= step:
             kept.append(line + "\n")
-    write_whole(path, "".join(kept))
+    write_whole(path, "".join(kept).encode())
 
 
 def _json_value(value: object) -> object:

@@ -11,8 +11,9 @@ from PIL import Image
 from ..distributed import barrier, is_main
 from ..door import Interrupted
 from ..evaluation import CocoMetrics, Pictures, Scored, plot_history, write_csv, write_metrics, write_report
+from ..files import make_folder
 from .evaluate import Evaluation
-from .logs import MetricsLog, TensorboardLog, make_folder, writing_in
+from .logs import MetricsLog, TensorboardLog, writing_in
 
 logger = logging.getLogger(__name__)
 

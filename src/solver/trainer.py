@@ -15,6 +15,7 @@ from ..data import TrainLoader, draw_size, sizes_for, to_device_images
 from ..data.seeds import seed_of
 from ..door import Interrupted
 from ..evaluation import CocoMetrics
+from ..files import make_folder, write_whole
 from ..nn.sync_norm import synchronise_batch_norm
 from ..optim import fitting_decay, groups_table
 from ..structures import Batch, ClassNames
@@ -23,7 +24,7 @@ from .checkpoint_folder import CheckpointFolder
 from .evaluate import Evaluation
 from .guidance import Guidance
 from .interrupt import StopRequest
-from .logs import Progress, make_folder, write_whole, writing_in
+from .logs import Progress, writing_in
 from .optimization import build_step, steps_of_epoch, wrapped
 from .precision import choose_precision
 from .recorder import Recorder
@@ -98,7 +99,7 @@ class Trainer:
         """
         if distributed.is_main():
             with writing_in(make_folder(self.output_dir)):
-                write_whole(self.output_dir / "config.yml", self.parts.config_text)
+                write_whole(self.output_dir / "config.yml", self.parts.config_text.encode())
         logger.info("parameter groups\n%s", groups_table(self.step.optimizer.param_groups))
         logger.info("training plan, %d steps an epoch\n%s", self.steps_per_epoch, stages_table(self.stages))
         metrics: CocoMetrics | None = None

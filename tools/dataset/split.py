@@ -8,8 +8,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from src.data.conversion import refuse_existing, to_json  # noqa: E402 - the path comes first
 from src.data.splitting import split  # noqa: E402 - same
-from src.deploy.files import write_whole  # noqa: E402 - same
 from src.door import run  # noqa: E402 - same
+from src.files import write_whole  # noqa: E402 - same
 
 
 def main() -> None:

@@ -2,47 +2,62 @@
 
 import contextlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 
-def make_folder(folder: Path) -> None:
-    """Make `folder` and its parents where they are missing.
+def make_folder(path: str | Path) -> Path:
+    """The folder at `path`, made with its parents where it is not there yet.
 
     Raises:
         ValueError: It cannot be made, with the reason.
     """
+    folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"cannot make the output folder {folder}: {error.strerror}") from error
+        raise ValueError(
+            f"cannot make the output folder {folder}: {error.strerror}; choose another one with --output-dir "
+            "(train.py) or -o (tools)"
+        ) from error
+    return folder
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name beside `path`: the file that the block writes there takes the place of `path` when it ends well.
+
+    If it does not, that file is removed, and `path` is what it was. Two processes never get the same name.
+
+    Raises:
+        OSError: The file cannot be moved; the block's own errors pass.
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write `data` to a temporary file beside `path`, then move it there in one step.
+    """Write `data` to `path`, and to the disk, in one step.
 
     Raises:
         ValueError: The file cannot be written, with the reason; what was at `path` is still there.
     """
     make_folder(path.parent)
-    temporary: str | None = None
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
+        with replacing(path) as partial, partial.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-        temporary = None
     except OSError as error:
         raise ValueError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from src.deploy.files import make_folder, staged_folder, write_whole
+from src.files import make_folder, staged_folder, write_whole
 
 
 def test_writes_and_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
