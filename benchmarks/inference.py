@@ -28,7 +28,15 @@ import torch
 from PIL import Image
 
 from src import assembly
-from src.deploy import DeployModel, Detector, ModelCard, OnnxRuntime, OpenVinoRuntime, export_onnx
+from src.deploy import (
+    DeployModel,
+    Detector,
+    GraphOptions,
+    ModelCard,
+    OnnxRuntime,
+    OpenVinoRuntime,
+    export_onnx,
+)
 from src.deploy.lean import make_lean
 from src.deploy.machine import this_machine
 from src.deploy.runtimes import Runtime
@@ -141,7 +149,7 @@ def graph_calls(folder: Path, threads: int) -> tuple[dict[str, Call], list[Pair]
     model, postprocessor, classes, _ = assembly.load_detector(CONFIGS / "dfine_dinov3_s_coco.yml", None, [])
     deploy = DeployModel(to_deploy(model), postprocessor).eval()
     card = ModelCard(classes, (SIDE, SIDE), "dfine_dinov3_s_coco")
-    exported = export_onnx(deploy, folder / "ours.onnx", card, batch=1)
+    exported = export_onnx(deploy, folder / "ours.onnx", card, GraphOptions(batch=1))
     print(f"dfine_dinov3_s_coco at {SIDE}: {exported.num_nodes} nodes")
     images = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     sizes_hw = torch.tensor([[480, 640]])

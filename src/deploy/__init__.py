@@ -1,7 +1,7 @@
 """Out of the lab: exported files that are checked, and predictors that run them."""
 
 from .detector import Detector
-from .export import DeployModel, Exported, export_onnx
+from .export import DeployModel, Exported, GraphOptions, export_onnx
 from .metadata import ModelCard
 from .results import Result
 from .runtimes import OnnxRuntime, OpenVinoRuntime, Runtime, TorchRuntime
@@ -14,6 +14,7 @@ __all__ = [
     "DeployModel",
     "Detector",
     "Exported",
+    "GraphOptions",
     "ModelCard",
     "OnnxRuntime",
     "OpenVinoRuntime",

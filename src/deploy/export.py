@@ -52,6 +52,21 @@ class DeployModel(nn.Module):
         return found.labels, found.boxes_xyxy_px, found.scores
 
 
+class GraphOptions(NamedTuple):
+    """How a graph is written.
+
+    Attributes:
+        opset: ONNX operator set.
+        batch: Pictures per call, None for any number.
+    """
+
+    opset: int = 18
+    batch: int | None = None
+
+
+PLAIN = GraphOptions()
+
+
 class Exported(NamedTuple):
     """What was written.
 
@@ -70,54 +85,57 @@ class Exported(NamedTuple):
     operators: dict[str, int]
 
 
-def export_onnx(
-    deploy: DeployModel, path: Path, card: ModelCard, *, opset: int = 18, batch: int | None = None
-) -> Exported:
+def export_onnx(deploy: DeployModel, path: Path, card: ModelCard, options: GraphOptions = PLAIN) -> Exported:
     """Write `deploy` as one ONNX file, whole or not at all.
 
     Args:
         deploy: A detector in eval mode, on the CPU.
         path: Where to; an older file there is replaced.
         card: What the file says of itself; its `input_hw` is the input size of the graph.
-        opset: ONNX operator set.
-        batch: Pictures per call, None for any number.
+        options: How the graph is written.
 
     Raises:
         ValueError: An option is out of range, a package is missing, or the file cannot be written.
     """
-    if opset not in OPSETS:
-        raise ValueError(f"opset {opset} was asked for, allowed are {OPSETS[0]} to {OPSETS[-1]}")
-    if batch is not None and batch < 1:
-        raise ValueError(f"batch {batch} was asked for, allowed is 1 or more, or none for any number")
+    _check(options)
     assert not deploy.training, "a model is exported in eval mode"
     onnx = require("onnx")
     require("onnxscript")
-    proto = _trace(deploy, card.input_hw, opset, batch)
+    proto = _trace(deploy, card.input_hw, options)
     _tidy(proto)
     onnx.helper.set_model_props(proto, to_properties(card))
     onnx.checker.check_model(proto, full_check=True)
     written = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
-    if written != opset:
+    if written != options.opset:
         raise ValueError(
-            f"torch {torch.__version__} cannot write this model at opset {opset}; use --opset {written}"
+            f"torch {torch.__version__} cannot write this model at opset {options.opset}; "
+            f"use --opset {written}"
         )
     operators = dict(collections.Counter(node.op_type for node in proto.graph.node).most_common())
     if "GridSample" in operators:
         logger.warning("the graph holds GridSample nodes, which TensorRT is known to fuse wrongly")
     data = proto.SerializeToString()
     write_whole(path, data)
-    return Exported(path, opset, len(data), len(proto.graph.node), operators)
+    return Exported(path, written, len(data), len(proto.graph.node), operators)
 
 
-def _trace(deploy: DeployModel, input_hw: tuple[int, int], opset: int, batch: int | None) -> Any:
+def _check(options: GraphOptions) -> None:
+    """Refuse options that are out of range."""
+    if options.opset not in OPSETS:
+        raise ValueError(f"opset {options.opset} was asked for, allowed are {OPSETS[0]} to {OPSETS[-1]}")
+    if options.batch is not None and options.batch < 1:
+        raise ValueError(f"batch {options.batch} was asked for, allowed is 1 or more, or none for any number")
+
+
+def _trace(deploy: DeployModel, input_hw: tuple[int, int], options: GraphOptions) -> Any:
     """The ONNX ModelProto of `deploy`, its weights inside."""
-    count = TRACED_BATCH if batch is None else batch
+    count = TRACED_BATCH if options.batch is None else options.batch
     height, width = input_hw
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(count, 3, height, width, generator=generator)
     sizes_wh = torch.tensor([[width, height]]).repeat(count, 1)
     dynamic = None
-    if batch is None:
+    if options.batch is None:
         any_number = torch.export.Dim("N")
         dynamic = ({0: any_number}, {0: any_number})
     with _quiet(), torch.no_grad():
@@ -125,7 +143,7 @@ def _trace(deploy: DeployModel, input_hw: tuple[int, int], opset: int, batch: in
             make_lean(deploy),
             (images, sizes_wh),
             dynamo=True,
-            opset_version=opset,
+            opset_version=options.opset,
             input_names=list(INPUTS),
             output_names=list(OUTPUTS),
             dynamic_shapes=dynamic,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..files import staged_folder
 from ..structures import Detections
-from .export import DeployModel, Exported, export_onnx
+from .export import PLAIN, DeployModel, Exported, GraphOptions, export_onnx
 from .metadata import ModelCard
 from .runtimes import OnnxRuntime
 
@@ -160,9 +160,8 @@ def export_verified(
     reference: DeployModel,
     path: Path,
     card: ModelCard,
+    options: GraphOptions = PLAIN,
     *,
-    opset: int = 18,
-    batch: int | None = None,
     check: bool = True,
 ) -> tuple[Exported, Agreement | None]:
     """Export, verify, and only then put the file in its place, with `export.json` beside it.
@@ -172,8 +171,7 @@ def export_verified(
         reference: The same detector, not fused.
         path: The ONNX file.
         card: What the file says of itself.
-        opset: ONNX operator set.
-        batch: Pictures per call, None for any number.
+        options: How the graph is written.
         check: Whether to verify; without it the report says that nobody did.
 
     Returns:
@@ -185,7 +183,7 @@ def export_verified(
     """
     started = time.perf_counter()
     with staged_folder(path.parent) as folder:
-        exported = export_onnx(deploy, folder / path.name, card, opset=opset, batch=batch)
+        exported = export_onnx(deploy, folder / path.name, card, options)
         agreement = verify_onnx(exported.path, reference) if check else None
         exported = exported._replace(path=path)
         digest = hashlib.sha256((folder / path.name).read_bytes()).hexdigest()
@@ -194,7 +192,7 @@ def export_verified(
             "sha256": digest,
             "config": card.config,
             "input_size_hw": card.input_hw,
-            "batch": batch or "any",
+            "batch": options.batch or "any",
             "opset": exported.opset,
             "size_bytes": exported.size_bytes,
             "num_nodes": exported.num_nodes,

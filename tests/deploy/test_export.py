@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.deploy.export import DeployModel, Exported, export_onnx
+from src.deploy.export import DeployModel, Exported, GraphOptions, export_onnx
 from src.deploy.metadata import ModelCard
 from src.deploy.runtimes import OnnxRuntime
 from src.deploy.verify import pictures, verify_onnx
@@ -79,7 +79,7 @@ def test_verification_finds_another_model(exported: Exported, tiny: DeployModel)
 
 
 def test_opset_20_and_fixed_batch(tiny: DeployModel, card: ModelCard, tmp_path: Path) -> None:
-    done = export_onnx(tiny, tmp_path / "new" / "fixed.onnx", card, opset=20, batch=2)
+    done = export_onnx(tiny, tmp_path / "new" / "fixed.onnx", card, GraphOptions(20, 2))
     proto = onnx.load(done.path)
     assert [entry.version for entry in proto.opset_import if not entry.domain] == [20]
     assert proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 2
@@ -96,7 +96,7 @@ def test_options_out_of_range(
     tiny: DeployModel, card: ModelCard, tmp_path: Path, knobs: dict[str, int], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        export_onnx(tiny, tmp_path / "x.onnx", card, **knobs)
+        export_onnx(tiny, tmp_path / "x.onnx", card, GraphOptions(**knobs))
     assert os.listdir(tmp_path) == []
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.deploy.export import DeployModel
+from src.deploy.export import DeployModel, GraphOptions
 from src.deploy.metadata import ModelCard
 from src.deploy.verify import export_verified
 
@@ -37,7 +37,9 @@ def test_a_file_that_disagrees_never_arrives(tiny: DeployModel, card: ModelCard,
 
 
 def test_unchecked_says_so(tiny: DeployModel, card: ModelCard, tmp_path: Path) -> None:
-    _, agreement = export_verified(tiny, tiny, tmp_path / "best.onnx", card, batch=1, check=False)
+    _, agreement = export_verified(
+        tiny, tiny, tmp_path / "best.onnx", card, GraphOptions(batch=1), check=False
+    )
     report = json.loads((tmp_path / "export.json").read_text())
     assert agreement is None
     assert report["agreement"] is None

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.deploy.export import DeployModel, Exported, export_onnx
+from src.deploy.export import DeployModel, Exported, GraphOptions, export_onnx
 from src.deploy.metadata import ModelCard
 from src.deploy.runtimes import OnnxRuntime, OpenVinoRuntime, TorchRuntime
 from src.deploy.verify import compare, pictures
@@ -30,7 +30,9 @@ def test_detects_what_pytorch_detects(
     tmp_path: Path,
     batch: int | None,
 ) -> None:
-    path = export_onnx(tiny, tmp_path / "fixed.onnx", card, batch=batch).path if batch else exported.path
+    path = exported.path
+    if batch:
+        path = export_onnx(tiny, tmp_path / "fixed.onnx", card, GraphOptions(batch=batch)).path
     runtime = OpenVinoRuntime(path, num_threads=1)
     assert (runtime.classes, runtime.input_hw, runtime.batch) == (card.classes, card.input_hw, batch)
     images = pictures(3, card.input_hw, seed=5)

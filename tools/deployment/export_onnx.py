@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from src import assembly, door
-from src.deploy import DeployModel, ModelCard, export_verified
+from src.deploy import DeployModel, GraphOptions, ModelCard, export_verified
 from src.nn.deploy import to_deploy
 
 
@@ -42,8 +42,7 @@ def main() -> None:
         DeployModel(model, postprocessor).eval(),
         output,
         ModelCard(classes, experiment.eval_spatial_size, args.config.stem, experiment.keep_ratio),
-        opset=args.opset,
-        batch=args.batch_size,
+        GraphOptions(args.opset, args.batch_size),
         check=not args.no_check,
     )
     megabytes = exported.size_bytes / 1e6
