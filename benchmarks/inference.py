@@ -1,8 +1,9 @@
 """Inference in turns: PyTorch against transformers' D-FINE, exported files in ONNX Runtime and OpenVINO.
 
-    python -m benchmarks.inference [--work torch graph pictures] [--threads 2] [--rounds 7] [--json FILE]
+    python -m benchmarks.inference [--work torch deimv2 graph pictures] [--threads 2] [--rounds 7]
 
 - `torch`: D-FINE-L in PyTorch against the D-FINE-L of `transformers` with the same weights.
+- `deimv2`: dfine_dinov3_s_coco in PyTorch against the DEIMv2-L of `transformers`, which has the same ViT.
 - `graph`: dfine_dinov3_s_coco, exported, against the bare ViT-S/16 of timm as torch exports it.
 - `pictures`: what comes before and after the detector, a picture of 640x480, in one thread, ten times the
   rounds: one picture right after the other.
@@ -13,14 +14,11 @@ processor's seconds instead, which are a clock's on an idle machine.
 """
 
 import argparse
-import gc
 import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import timm
@@ -40,38 +38,15 @@ from src.deploy import (
 from src.deploy.lean import make_lean
 from src.deploy.machine import this_machine
 from src.deploy.runtimes import Runtime
-from src.deploy.timing import interleaved, summarize
 from src.nn.deploy import to_deploy
 from src.structures import ClassNames, Detections, FinalOutput
+
+from .pairs import Call, Pair, measure
+from .peers import d_fine_large, deimv2_large
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "dfine"
 SIDE = 640
 SERIES = 10
-Call = Callable[[], object]
-
-
-class Pair(NamedTuple):
-    """A ratio to report.
-
-    Attributes:
-        work: What is done.
-        ours: Name of the call that does it our way.
-        against: Name of the call that it is compared with.
-        aim: What the ratio `against` / `ours` should be at least.
-    """
-
-    work: str
-    ours: str
-    against: str
-    aim: float
-
-
-class Settings(NamedTuple):
-    """How to measure: threads of a call, rounds, and the clock."""
-
-    threads: int
-    rounds: int
-    clock: Callable[[], float]
 
 
 def torch_calls(batch: int) -> tuple[dict[str, Call], list[Pair]]:
@@ -81,7 +56,7 @@ def torch_calls(batch: int) -> tuple[dict[str, Call], list[Pair]]:
     with torch.no_grad():
         for parameter in ours.parameters():  # heads start at 0, which would hide a difference
             parameter.add_(0.02 * torch.randn_like(parameter))
-    theirs = their_large_model(ours)
+    theirs = d_fine_large(ours)
     ready = make_lean(to_deploy(ours))
     images = torch.rand(batch, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -92,54 +67,34 @@ def torch_calls(batch: int) -> tuple[dict[str, Call], list[Pair]]:
         f"trained, within {_farthest(found, theirs_found):.1e} of transformers'"
     )
 
-    def run(model: torch.nn.Module, **inputs: torch.Tensor) -> Call:
-        def call() -> object:
-            with torch.inference_mode():
-                return model(**inputs)
-
-        return call
-
     names = [f"D-FINE-L b{batch} {kind}" for kind in ("ours, ready", "ours, as trained", "transformers")]
-    models = (ready, ours, theirs)
-    keys = ("images", "images", "pixel_values")
-    calls = {n: run(m, **{k: images}) for n, m, k in zip(names, models, keys, strict=True)}
+    calls = {name: _run(model, images) for name, model in zip(names, (ready, ours, theirs), strict=True)}
     return calls, [Pair(f"PyTorch, D-FINE-L, batch {batch}", names[0], names[2], 1.3)]
+
+
+def deimv2_calls(batch: int) -> tuple[dict[str, Call], list[Pair]]:
+    """dfine_dinov3_s_coco, ready for inference, and DEIMv2-L, which has the same ViT."""
+    ours = assembly.build_model(assembly.load(CONFIGS / "dfine_dinov3_s_coco.yml", [])).eval()
+    images = torch.rand(batch, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    calls = {
+        f"dfine_dinov3_s_coco b{batch}": _run(make_lean(to_deploy(ours)), images),
+        f"DEIMv2-L b{batch}, transformers": _run(deimv2_large(), images),
+    }
+    return calls, [Pair(f"PyTorch, the same ViT-S/16, batch {batch}", *calls, None)]
+
+
+def _run(model: torch.nn.Module, images: torch.Tensor) -> Call:
+    def call() -> object:
+        with torch.inference_mode():
+            return model(images)
+
+    return call
 
 
 def _farthest(found: FinalOutput, expected: FinalOutput) -> float:
     """How far 99 of 100 boxes are from the nearest; cells of almost equal scores may change places."""
     distance = (found.boxes_cxcywh[:, :, None] - expected.boxes_cxcywh[:, None]).abs().amax(-1)
     return float(distance.amin(1).quantile(0.99))
-
-
-def their_large_model(ours: torch.nn.Module) -> torch.nn.Module:
-    """The D-FINE-L of transformers with our weights."""
-    import transformers
-
-    from tests.nn.transformers_names import give_weights
-
-    backbone = transformers.HGNetV2Config(
-        stem_channels=[3, 32, 48],
-        stage_in_channels=[48, 128, 512, 1024],
-        stage_mid_channels=[48, 96, 192, 384],
-        stage_out_channels=[128, 512, 1024, 2048],
-        hidden_sizes=[128, 512, 1024, 2048],
-        stage_num_blocks=[1, 1, 3, 1],
-        stage_numb_of_layers=[6, 6, 6, 6],
-        out_indices=[2, 3, 4],
-        use_learnable_affine_block=False,
-    )
-    config = transformers.DFineConfig(
-        backbone_config=backbone,
-        num_labels=80,
-        encoder_in_channels=[512, 1024, 2048],
-        decoder_n_points=[3, 6, 3],
-        decoder_layers=6,
-    )
-    theirs = transformers.DFineForObjectDetection(config).eval()
-    with torch.no_grad():
-        give_weights(ours, theirs)
-    return theirs
 
 
 def graph_calls(folder: Path, threads: int) -> tuple[dict[str, Call], list[Pair]]:
@@ -217,34 +172,12 @@ def picture_calls(folder: Path) -> tuple[dict[str, Call], list[Pair]]:
     return {"decode alone": decode, "decode, prepare, select": lambda: detector(path)}, []
 
 
-def measure(
-    calls: dict[str, Call], pairs: list[Pair], settings: Settings, pause: Call | None = gc.collect
-) -> dict[str, Any]:
-    """Time the calls in turns, with `pause` before each, print them and their ratios."""
-    times = interleaved(
-        list(calls.values()), repeats=settings.rounds, warm_up=2, clock=settings.clock, pause=pause
-    )
-    seconds = dict(zip(calls, times, strict=True))
-    for name, row in seconds.items():
-        timing = summarize(row)
-        print(f"  {name:<36}{1e3 * timing.median:>10.1f} ms  ({1e3 * min(row):.1f} at the least)")
-    ratios = []
-    for pair in pairs:
-        ratio = summarize(seconds[pair.against]).median / summarize(seconds[pair.ours]).median
-        least = min(seconds[pair.against]) / min(seconds[pair.ours])
-        print(
-            f"  {pair.work}: {ratio:.2f}x of {pair.against} ({least:.2f}x of the least), aim {pair.aim:.2f}x"
-        )
-        ratios.append({**pair._asdict(), "ratio": ratio, "ratio_of_least": least})
-    return {"seconds": seconds, "ratios": ratios}
-
-
 def main() -> None:
     """Parse, measure, print, and write the numbers."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    works = ("torch", "graph", "pictures")
+    works = ("torch", "deimv2", "graph", "pictures")
     parser.add_argument("--work", nargs="+", choices=works, default=works)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="of D-FINE-L in PyTorch")
     parser.add_argument("--threads", type=int, default=2, help="of one call")
@@ -254,19 +187,19 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     clock = time.process_time if args.clock == "cpu" else time.perf_counter
-    settings = Settings(args.threads, args.rounds, clock)
     machine = this_machine(torch.device("cpu"))
     print(f"{machine.line()}; {args.rounds} rounds in turns, {args.clock} clock, medians")
     done = []
     with tempfile.TemporaryDirectory() as name:
         if "torch" in args.work:
-            done += [measure(*torch_calls(batch), settings) for batch in args.batches]
+            done += [measure(*torch_calls(batch), args.rounds, clock) for batch in args.batches]
+        if "deimv2" in args.work:
+            done += [measure(*deimv2_calls(batch), args.rounds, clock) for batch in args.batches]
         if "graph" in args.work:
-            done.append(measure(*graph_calls(Path(name), args.threads), settings))
+            done.append(measure(*graph_calls(Path(name), args.threads), args.rounds, clock))
         if "pictures" in args.work:
             torch.set_num_threads(1)
-            series = settings._replace(threads=1, rounds=SERIES * args.rounds)
-            done.append(measure(*picture_calls(Path(name)), series, pause=None))
+            done.append(measure(*picture_calls(Path(name)), SERIES * args.rounds, clock, pause=None))
     print(f"load of the machine at the end: {os.getloadavg()[0]:.1f}")
     if args.json is not None:
         args.json.write_text(json.dumps({"machine": machine._asdict(), "runs": done}, indent=2) + "\n")

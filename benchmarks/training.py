@@ -1,6 +1,6 @@
 """Training on the CPU, in turns with a peer: losses and matching, a whole step, average and optimizer.
 
-    python -m benchmarks.training [--work losses step update] [--rounds 7] [--threads 1] [--clock cpu]
+    python -m benchmarks.training [--work losses step deimv2 update] [--rounds 7] [--threads 1] [--clock cpu]
 
 - `losses`: criterion and matcher of 6 layers, 300 queries and 80 classes, 20 objects a picture, against the
   D-FINE loss of `transformers` on the same outputs, denoising included. Ours judges two outputs of these
@@ -8,6 +8,7 @@
 - `step`: a training step of D-FINE-L, 4 pictures of 320 px, against the D-FINE-L of `transformers` with the
   same weights: forward, losses, backward, clipping, AdamW and the average, theirs with torch's AdamW as it
   comes and an average that walks through the state dict.
+- `deimv2`: a step of dfine_dinov3_s_coco against the DEIMv2-L of `transformers`, which has the same ViT.
 - `update`: what the host spends on the average and AdamW over D-FINE-L's 1,000 or so tensors, each cut to a
   few numbers (at full size a CPU waits for its memory either way, a GPU's work runs beside the host's).
 
@@ -16,21 +17,19 @@ Medians. The processor's seconds in one thread, which are counted at first, are 
 
 import argparse
 import copy
-import gc
 import importlib
 import json
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from src import assembly
 from src.deploy.machine import this_machine
-from src.deploy.timing import interleaved, summarize
 from src.nn.criterion import DFINECriterion, HungarianMatcher
 from src.ops.distribution import weighting_function
 from src.optim import ModelEMA, build_schedule
@@ -38,21 +37,12 @@ from src.solver.precision import Precision
 from src.solver.step import TrainingStep
 from src.structures import Denoising, LayerOutput, Targets, TrainOutput
 
-from .inference import their_large_model
+from .pairs import Call, Pair, measure
+from .peers import d_fine_large, deimv2_large
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "dfine"
 LAYERS, QUERIES, CLASSES, BINS, GROUPS = 6, 300, 80, 33, 5
 REG_SCALE, DECAY, NUMBERS = 4.0, 0.9999, 16
-Call = Callable[[], object]
-
-
-class Pair(NamedTuple):
-    """A ratio to report: what is done, the two calls that do it, and what `against` / `ours` should be."""
-
-    work: str
-    ours: str
-    against: str
-    aim: float
 
 
 def make_targets(batch: int, objects: int, side_px: int) -> Targets:
@@ -196,9 +186,21 @@ class LoopEMA:
 
 def step_work() -> tuple[dict[str, Call], list[Pair]]:
     """One training step of D-FINE-L, ours and theirs."""
-    experiment = assembly.load(CONFIGS / "dfine_hgnetv2_l_coco.yml", [])
+    calls = step_calls("dfine_hgnetv2_l_coco", "D-FINE-L, transformers", d_fine_large)
+    return calls, [Pair("training step, D-FINE-L, batch 4, 320 px", *calls, 1.5)]
+
+
+def deimv2_work() -> tuple[dict[str, Call], list[Pair]]:
+    """One training step of dfine_dinov3_s_coco, everything in it training, and of DEIMv2-L."""
+    calls = step_calls("dfine_dinov3_s_coco", "DEIMv2-L, transformers", lambda _: deimv2_large())
+    return calls, [Pair("training step, the same ViT-S/16, batch 4, 320 px", *calls, None)]
+
+
+def step_calls(config: str, name: str, peer: Callable[[nn.Module], nn.Module]) -> dict[str, Call]:
+    """A step of ours, and one of a peer as a script has it."""
+    experiment = assembly.load(CONFIGS / f"{config}.yml", [])
     ours = assembly.build_model(experiment).train()
-    theirs = their_large_model(ours).train()
+    theirs = peer(ours).train()
     images, targets = torch.rand(4, 3, 320, 320), make_targets(4, 7, 320)
     labels = as_labels(targets)
     step = make_step(ours, assembly.build_criterion(experiment))
@@ -211,11 +213,7 @@ def step_work() -> tuple[dict[str, Call], list[Pair]]:
         optimizer.step()
         average.update(theirs)
 
-    calls: dict[str, Call] = {
-        "step, ours": lambda: step(ours, [(images, targets)]),
-        "step, transformers": their_step,
-    }
-    return calls, [Pair("training step, D-FINE-L, batch 4, 320 px", *calls, 1.5)]
+    return {f"step, {config}": lambda: step(ours, [(images, targets)]), f"step, {name}": their_step}
 
 
 def make_step(model: nn.Module, criterion: DFINECriterion) -> TrainingStep:
@@ -254,23 +252,7 @@ def update_work() -> tuple[dict[str, Call], list[Pair]]:
     return calls, [Pair("average", *names[:2], 15.0), Pair("AdamW", *names[2:], 5.0)]
 
 
-WORKS = {"losses": losses_work, "step": step_work, "update": update_work}
-
-
-def measure(
-    calls: dict[str, Call], pairs: list[Pair], rounds: int, clock: Callable[[], float]
-) -> dict[str, Any]:
-    """Time the calls in turns, print them and their ratios."""
-    times = interleaved(list(calls.values()), repeats=rounds, warm_up=2, clock=clock, pause=gc.collect)
-    seconds = dict(zip(calls, times, strict=True))
-    for name, row in seconds.items():
-        print(f"  {name:<48}{1e3 * summarize(row).median:>10.2f} ms  ({1e3 * min(row):.2f} at the least)")
-    ratios = []
-    for pair in pairs:
-        ratio = summarize(seconds[pair.against]).median / summarize(seconds[pair.ours]).median
-        print(f"  {pair.work}: {ratio:.2f}x, aim {pair.aim:.1f}x")
-        ratios.append({**pair._asdict(), "ratio": ratio})
-    return {"seconds": seconds, "ratios": ratios}
+WORKS = {"losses": losses_work, "step": step_work, "deimv2": deimv2_work, "update": update_work}
 
 
 def main() -> None:
