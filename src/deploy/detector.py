@@ -42,6 +42,7 @@ class Detector:
         device: str | None = None,
         num_threads: int = 0,
         compiled: bool = False,
+        as_trained: bool = False,
     ) -> "Detector":
         """Open a checkpoint (`.pth`, `.safetensors`), an exported `.onnx`, OpenVINO's `.xml`, or a folder.
 
@@ -55,6 +56,8 @@ class Detector:
             device: Where a checkpoint's model runs: cpu, cuda, cuda:1 ...; None takes a GPU if there is one.
             num_threads: Threads for a call of an exported file, 0 for as many as there are cores.
             compiled: Compile a checkpoint's model first; such a detector serves one thread.
+            as_trained: Leave a checkpoint's model as it was trained, instead of bringing it into the form that
+                is deployed: slower, the same within rounding.
 
         Raises:
             ValueError: The file is missing, broken or of no kind named here, it does not fit the config, or a
@@ -64,21 +67,26 @@ class Detector:
         if file.suffix in CHECKPOINTS:
             if num_threads:
                 raise ValueError(f"{file}: threads are for exported files; set OMP_NUM_THREADS for PyTorch")
-            return cls(_load_checkpoint(file, config, overrides, device, compiled))
+            return cls(_load_checkpoint(file, config, overrides, device, compiled, as_trained))
         if file.suffix not in (".onnx", ".xml"):
             raise ValueError(f"{file}: is no {', '.join(CHECKPOINTS)}, .onnx or .xml file, nor a folder")
-        if config is not None or overrides or compiled or device not in (None, "cpu"):
+        if config is not None or overrides or compiled or as_trained or device not in (None, "cpu"):
             raise ValueError(
                 f"{file}: an exported file holds its whole model and runs on the CPU; leave config, "
-                "overrides, device and compiling out"
+                "overrides, device, compiling and as_trained out"
             )
         opened = OpenVinoRuntime if file.suffix == ".xml" else OnnxRuntime
         return cls(opened(file, num_threads=num_threads))
 
     @property
+    def runtime(self) -> Runtime:
+        """What runs the model."""
+        return self._predictor.runtime
+
+    @property
     def classes(self) -> ClassNames:
         """Names and original ids of the classes, by the index that a result gives as label."""
-        return self._predictor.runtime.classes
+        return self.runtime.classes
 
     def __call__(
         self,
@@ -169,14 +177,19 @@ def _in_folder(path: Path) -> Path:
 
 
 def _load_checkpoint(
-    file: Path, config: str | Path | None, overrides: Sequence[str], device: str | None, compiled: bool
+    file: Path,
+    config: str | Path | None,
+    overrides: Sequence[str],
+    device: str | None,
+    compiled: bool,
+    as_trained: bool,
 ) -> TorchRuntime:
-    """The checkpoint's model in PyTorch, in the form that is deployed."""
+    """The checkpoint's model in PyTorch."""
     chosen = distributed.start(device)
     with config_file(file, None if config is None else Path(config)) as described:
         model, postprocessor, classes, experiment = assembly.load_detector(described, file, overrides)
     return TorchRuntime(
-        make_lean(to_deploy(model)),
+        model if as_trained else make_lean(to_deploy(model)),
         postprocessor,
         classes,
         experiment.eval_spatial_size,

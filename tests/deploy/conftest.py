@@ -1,7 +1,10 @@
 """A detector of a few thousand parameters with the real one's interface, exported once for all tests here."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from lab_cases import Lab, make_lab
 from torch import Tensor, nn
 
 from src.deploy.export import DeployModel, Exported, export_onnx
@@ -55,3 +58,8 @@ def card() -> ModelCard:
 def exported(tiny: DeployModel, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     pytest.importorskip("onnxscript", reason="pip install -r requirements-export.txt")
     return export_onnx(tiny, tmp_path_factory.mktemp("onnx") / "tiny.onnx", CARD)
+
+
+@pytest.fixture(scope="session")
+def lab(repo_root: Path, card: ModelCard, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    return make_lab(tmp_path_factory.mktemp("lab"), repo_root, card.classes)

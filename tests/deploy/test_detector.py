@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from lab_cases import TINY, Lab
 from PIL import Image
 
 from src import assembly
@@ -22,16 +23,6 @@ from src.solver.checkpoint import save_checkpoint
 from src.structures import Detections
 
 KINDS = ("torch", "model.onnx", "model.xml")
-INPUT_HW = (72, 104)  # no multiple of 32 on either side
-TINY = [
-    f"eval_spatial_size=[{INPUT_HW[0]}, {INPUT_HW[1]}]",
-    "keep_ratio=True",
-    "DINOv3Backbone={embed_dim: 64, depth: 2, num_heads: 2, interaction_indexes: [0, 1]}",
-    "DINOv3Backbone={out_channels: [32, 32, 32], detail_channels: 8}",
-    "HybridEncoder={hidden_dim: 32, dim_feedforward: 64}",
-    "DFINETransformer={hidden_dim: 32, dim_feedforward: 64, num_layers: 2, num_queries: 40}",
-    "DFINEPostProcessor.num_top_queries=50",
-]
 
 
 class Family(NamedTuple):
@@ -62,32 +53,6 @@ def family(
     in_torch = TorchRuntime(tiny.model, tiny.postprocessor, card.classes, card.input_hw, keep_ratio=True)
     loaded = {name: Detector.load(folder / name, num_threads=1) for name in KINDS[1:]}
     return Family(folder, {"torch": Detector(in_torch), **loaded})
-
-
-class Lab(NamedTuple):
-    """A real model of few parameters.
-
-    Attributes:
-        folder: Holds `best.pth`, and `plain.pth` of the same weights without a config.
-        config: What it is built from, with `TINY`.
-        detector: `best.pth`, loaded.
-    """
-
-    folder: Path
-    config: Path
-    detector: Detector
-
-
-@pytest.fixture(scope="module")
-def lab(repo_root: Path, card: ModelCard, tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    folder = tmp_path_factory.mktemp("lab")
-    config = repo_root / "configs/dfine/dfine_dinov3_demo.yml"
-    torch.manual_seed(0)
-    model, _, _, experiment = assembly.load_detector(config, None, [*TINY, "num_classes=3"])
-    state = {"model": model.state_dict(), "classes": card.classes._asdict()}
-    save_checkpoint(folder / "plain.pth", state)
-    save_checkpoint(folder / "best.pth", {**state, "config": assembly.dump(experiment)})
-    return Lab(folder, config, Detector.load(str(folder / "best.pth"), device="cpu"))
 
 
 def picture(size_hw: tuple[int, int], seed: int) -> Image.Image:

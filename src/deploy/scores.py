@@ -1,0 +1,68 @@
+"""COCO's numbers of a detector, whatever runs it: PyTorch, ONNX Runtime or OpenVINO."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from ..core import DatasetSettings
+from ..data import CocoDetection, Origin, build_eval_loader, find_origin, read_repaired, to_device_images
+from ..evaluation import CocoEvaluator, CocoMetrics
+from ..ops.padding import framed
+from .predictor import evaluation_pipeline
+from .runtimes import Runtime
+
+BATCH = 8
+
+
+def find_pictures_of(paths: Sequence[Path]) -> Origin:
+    """What a person names as pictures with objects: a folder of them and its COCO JSON, or a dataset.
+
+    Args:
+        paths: Two of them, or one, as `data=` takes it; its `val` is meant.
+
+    Raises:
+        ValueError: There are more or none, or the dataset is none.
+    """
+    if len(paths) == 2:
+        return Origin(paths[0], paths[1])
+    if len(paths) != 1:
+        raise ValueError(f"{len(paths)} paths came as data, allowed are IMAGES ANNOTATIONS or one dataset")
+    return find_origin(str(paths[0]), DatasetSettings(), "val")
+
+
+def coco_numbers(runtime: Runtime, origin: Origin, *, batch_size: int = BATCH) -> CocoMetrics:
+    """COCO's numbers of all that a runtime finds, in pictures prepared as evaluation prepares them.
+
+    A model in PyTorch as it was trained, in float32, gets what `train.py --test-only` says of it. Labels
+    become ids by the runtime's classes.
+
+    Args:
+        runtime: What detects.
+        origin: The pictures and their objects.
+        batch_size: Pictures in one call.
+
+    Raises:
+        ValueError: A picture or the annotation file is missing or faulty, the file is of other classes than
+            the runtime's, or a score or a box is not finite.
+    """
+    pipeline = evaluation_pipeline(runtime.input_hw, keep_ratio=runtime.keep_ratio)
+    dataset = CocoDetection(
+        origin.img_folder,
+        origin.ann_file,
+        pipeline,
+        classes=runtime.classes,
+        source=origin.source,
+        drop_empty_boxes=True,  # the score counts them, as COCO's tools do
+    )
+    evaluator = CocoEvaluator(origin.ann_file, runtime.classes, read_repaired(origin.ann_file, origin.source))
+    loader = build_eval_loader(dataset, batch_size=batch_size)
+    for batch in tqdm(loader, desc="evaluate", unit="batch", disable=not sys.stderr.isatty(), leave=False):
+        sizes = batch.targets.sizes_hw
+        if runtime.keep_ratio:
+            sizes = tuple(framed(size_hw, runtime.input_hw) for size_hw in sizes)
+        found = runtime.run(to_device_images(batch.images), torch.tensor(sizes))
+        evaluator.update(batch.targets.image_ids, found)
+    return evaluator.compute()
