@@ -16,6 +16,7 @@ from ..structures import Detections, FinalOutput
 from .extras import require
 from .lean import make_lean
 from .metadata import INPUTS, OUTPUTS, ModelCard, to_properties
+from .node_names import name_nodes
 from .onnx_ops import translations
 
 logger = logging.getLogger(__name__)
@@ -102,6 +103,7 @@ def export_onnx(deploy: DeployModel, path: Path, card: ModelCard, options: Graph
     onnx = require("onnx")
     require("onnxscript")
     proto = _trace(deploy, card.input_hw, options)
+    name_nodes(proto)
     _tidy(proto)
     onnx.helper.set_model_props(proto, to_properties(card))
     onnx.checker.check_model(proto, full_check=True)
