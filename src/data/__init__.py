@@ -4,7 +4,7 @@ from .annotations import read_annotations, read_repaired
 from .before_training import examine_before_training
 from .coco import CocoDetection
 from .collate import collate
-from .decode import PictureError, decode_rgb, rgb_of
+from .decode import PictureError, decode_bytes, decode_rgb, rgb_of
 from .doctor import Report
 from .loader import EvalLoader, TrainLoader, build_eval_loader, build_train_loader
 from .mixing import Chances, Mixing
@@ -37,6 +37,7 @@ __all__ = [
     "build_train_loader",
     "collate",
     "count_classes",
+    "decode_bytes",
     "decode_rgb",
     "draw_size",
     "examine_before_training",

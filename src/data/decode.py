@@ -4,6 +4,7 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -158,6 +159,21 @@ def decode_rgb(path: str | Path, size_hw: tuple[int, int] | None = None) -> Imag
         return _to_rgb(image, path)
 
 
+def decode_bytes(data: bytes, name: str, max_pixels: int | None = None) -> Image.Image:
+    """A file that came as bytes as 8-bit RGB: what `decode_rgb` makes of it on a disk.
+
+    Args:
+        data: The whole file.
+        name: What to call it in a message.
+        max_pixels: More are refused before any is decoded; None for as many as `decode_rgb` takes.
+
+    Raises:
+        PictureError: It is damaged, too large, or of another kind.
+    """
+    with _reading(BytesIO(data), name, max_pixels) as image:
+        return _to_rgb(image, name)
+
+
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     """The open file; whatever goes wrong with it inside is a `PictureError`."""
@@ -166,10 +182,19 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
             f"picture {path} does not exist (or is not a regular file); restore it or correct the path",
             "picture-missing",
         )
+    with _reading(path, path) as image:
+        yield image
+
+
+@contextmanager
+def _reading(
+    file: str | Path | BytesIO, path: str | Path, max_pixels: int | None = None
+) -> Iterator[Image.Image]:
+    """A file, called `path` in messages; whatever goes wrong with it inside is a `PictureError`."""
     code = "picture-unreadable"
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            _refuse_bomb(image, path)
+        with Image.open(file, formats=FORMATS) as image:
+            _refuse_bomb(image, path, max_pixels)
             code = "picture-truncated"
             yield image
     except UnidentifiedImageError as error:
@@ -190,10 +215,11 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         ) from error
 
 
-def _refuse_bomb(image: Image.Image, path: str | Path) -> None:
-    if image.width * image.height > MAX_PIXELS:
+def _refuse_bomb(image: Image.Image, path: str | Path, max_pixels: int | None = None) -> None:
+    allowed = max_pixels or MAX_PIXELS
+    if image.width * image.height > allowed:
         raise PictureError(
-            f"picture {path} has {image.width}x{image.height} pixels, more than the {MAX_PIXELS:,} "
+            f"picture {path} has {image.width}x{image.height} pixels, more than the {allowed:,} "
             "that are decoded (a guard against decompression bombs); store it smaller",
             "picture-oversized",
         )

@@ -29,6 +29,25 @@ class Found(NamedTuple):
     labels: Tensor
     boxes_xyxy_px: Tensor
 
+    def above(self, threshold: float) -> "Found":
+        """Without detections of a lower score."""
+        keep = self.scores >= threshold
+        return Found(*(part[keep] for part in self))
+
+
+class Prepared(NamedTuple):
+    """A picture as the detector takes it, apart from being one of a batch.
+
+    Attributes:
+        pixels: [3, H, W] uint8, RGB.
+        size_hw: (height, width) of the picture as stored.
+        name: What to call it in a message.
+    """
+
+    pixels: Tensor
+    size_hw: tuple[int, int]
+    name: str
+
 
 def evaluation_pipeline(input_hw: tuple[int, int], *, keep_ratio: bool = False) -> Pipeline:
     """What evaluation does to a picture: bring it to (height, width) `input_hw`, padded or stretched."""
@@ -37,9 +56,18 @@ def evaluation_pipeline(input_hw: tuple[int, int], *, keep_ratio: bool = False) 
 
 def prepare(images: Sequence[Image.Image], pipeline: Pipeline) -> Tensor:
     """Pictures, RGB of any sizes, as the detector takes them: [N, 3, H, W] float32 in [0, 1]."""
+    return _batch([_pixels(image, pipeline) for image in images])
+
+
+def _pixels(image: Image.Image, pipeline: Pipeline) -> Tensor:
+    """[3, H, W] uint8 of one picture."""
     nothing = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), 0, (0, 0))
-    tensors = [pipeline(image, nothing, strong=False)[0] for image in images]
-    return to_device_images(torch.stack(tensors) if len(tensors) > 1 else tensors[0][None])
+    return pipeline(image, nothing, strong=False)[0]
+
+
+def _batch(tensors: Sequence[Tensor]) -> Tensor:
+    """[N, 3, H, W] float32 in [0, 1]."""
+    return to_device_images(torch.stack(tuple(tensors)) if len(tensors) > 1 else tensors[0][None])
 
 
 class Predictor:
@@ -60,16 +88,27 @@ class Predictor:
         Raises:
             ValueError: A score or a box is not a number.
         """
-        sizes = [(image.height, image.width) for image in images]
+        pictures = [self.prepare(image, name) for image, name in zip(images, names, strict=True)]
+        return [found.above(threshold) for found in self.detect(pictures)]
+
+    def prepare(self, image: Image.Image, name: str) -> Prepared:
+        """What comes before the runtime, for one picture, RGB of any size."""
+        return Prepared(_pixels(image, self._pipeline), (image.height, image.width), name)
+
+    def detect(self, pictures: Sequence[Prepared]) -> list[Found]:
+        """All that the detector gives for pictures, at least one, in one call of the runtime.
+
+        Raises:
+            ValueError: A score or a box is not a number.
+        """
+        sizes = [picture.size_hw for picture in pictures]
         if self.runtime.keep_ratio:
             sizes = [framed(size_hw, self.runtime.input_hw) for size_hw in sizes]
-        found = self.runtime.run(prepare(images, self._pipeline), torch.tensor(sizes))
-        results = []
-        for name, labels, boxes, scores in zip(names, *found, strict=True):
+        found = self.runtime.run(_batch([picture.pixels for picture in pictures]), torch.tensor(sizes))
+        for picture, _, boxes, scores in zip(pictures, *found, strict=True):
             if not (scores.isfinite().all() and boxes.isfinite().all()):
                 raise ValueError(
-                    f"{name}: the detector gives scores or boxes that are no numbers; its weights are broken"
+                    f"{picture.name}: the detector gives scores or boxes that are no numbers; its weights "
+                    "are broken"
                 )
-            keep = scores >= threshold
-            results.append(Found(scores[keep], labels[keep], boxes[keep]))
-        return results
+        return [Found(scores, labels, boxes) for labels, boxes, scores in zip(*found, strict=True)]
