@@ -31,7 +31,7 @@ $(VENV)/export.installed: requirements.txt requirements-export.txt | $(VENV)/bin
 	$(PY) -m pip install --disable-pip-version-check --progress-bar off -q -r requirements-export.txt
 	touch $@
 
-$(VENV)/dev.installed: requirements-dev.txt requirements-lora.txt requirements-openvino.txt requirements-video.txt requirements-supervision.txt $(VENV)/export.installed
+$(VENV)/dev.installed: requirements-dev.txt requirements-lora.txt requirements-openvino.txt requirements-video.txt requirements-supervision.txt requirements-serve.txt $(VENV)/export.installed
 	$(PY) -m pip install --disable-pip-version-check --progress-bar off -q -r requirements-dev.txt
 	touch $@
 

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "core": 1, "ops": 1, "optim": 1, "structures": 1, "distributed": 1, "door": 1, "files": 1,
     "data": 2, "nn": 2, "evaluation": 2, "teachers": 2,
-    "solver": 3, "deploy": 3, "setup": 3, "assembly": 3, "runs": 3,
+    "solver": 3, "deploy": 3, "setup": 3, "serving": 3, "assembly": 3, "runs": 3,
 }  # fmt: skip
 MODULES = sorted((ROOT / "src").rglob("*.py"))
 DOORS = [ROOT / "train.py", *sorted((ROOT / "tools").rglob("*.py"))]

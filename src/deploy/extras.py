@@ -3,7 +3,15 @@
 import importlib
 from types import ModuleType
 
-LISTS = {"openvino": "openvino", "cv2": "video", "supervision": "supervision"}
+LISTS = {
+    "openvino": "openvino",
+    "cv2": "video",
+    "supervision": "supervision",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "python_multipart": "serve",
+    "prometheus_client": "serve",
+}
 """Packages, as they are imported, that stand in another list than `requirements-export.txt`."""
 
 

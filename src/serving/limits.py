@@ -1,0 +1,46 @@
+"""What a client may ask of the service at most."""
+
+from typing import NamedTuple
+
+from ..data.decode import MAX_PIXELS
+
+MAX_TEXT = 200  # characters of a client's that an answer repeats
+
+
+class Limits(NamedTuple):
+    """Bounds of one request, and of all of them together.
+
+    Attributes:
+        max_upload_bytes: Of a body.
+        max_pixels: Of a picture, as its header states them.
+        max_pictures: Of a request.
+        max_waiting: Pictures that are received, decoded, waiting or looked at, all at once.
+        timeout_s: Seconds for a body to come, and the same again for its answer.
+    """
+
+    max_upload_bytes: int = 20_000_000
+    max_pixels: int = 25_000_000
+    max_pictures: int = 16
+    max_waiting: int = 64
+    timeout_s: float = 30.0
+
+    def checked(self) -> "Limits":
+        """These limits.
+
+        Raises:
+            ValueError: One is out of range.
+        """
+        for name, value in self._asdict().items():
+            if not value > 0:
+                raise ValueError(f"{name} {value} was asked for, allowed is more than 0")
+        if self.max_pixels > MAX_PIXELS:
+            raise ValueError(
+                f"max_pixels {self.max_pixels:,} was asked for, allowed are {MAX_PIXELS:,} at most: no "
+                "larger picture is decoded"
+            )
+        if self.max_pictures > self.max_waiting:
+            raise ValueError(
+                f"max_pictures {self.max_pictures} was asked for, allowed are max_waiting's "
+                f"{self.max_waiting} at most"
+            )
+        return self
