@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from webdriver import PATIENCE, Browser, browser, missing
 
-for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
-    pytest.importorskip(package, reason="pip install -r requirements-serve.txt")
+pytest.importorskip("fastapi", reason="pip install -r requirements-serve.txt")
+pytest.importorskip("uvicorn", reason="pip install -r requirements-serve.txt")
+pytest.importorskip("python_multipart", reason="pip install -r requirements-serve.txt")
+pytest.importorskip("prometheus_client", reason="pip install -r requirements-serve.txt")
 
 from page_cases import MARK, NASTY, SCORES, SIZE, MarkRuntime, picture, serving
 
