@@ -1,18 +1,22 @@
 """Out of the lab: exported files that are checked, and predictors that run them."""
 
+from .agreement import Agreement, Tolerance
 from .detector import Detector
 from .export import DeployModel, Exported, GraphOptions, export_onnx
 from .metadata import ModelCard
 from .results import Result
 from .runtimes import OnnxRuntime, OpenVinoRuntime, Runtime, TorchRuntime
+from .samples import Samples, samples_of
 from .saving import Summary, save_results
+from .scores import coco_numbers, origin_of
 from .sources import find_pictures
-from .verify import Agreement, export_verified, verify_onnx
+from .verify import Evidence, export_verified, gather_evidence, verify_onnx
 
 __all__ = [
     "Agreement",
     "DeployModel",
     "Detector",
+    "Evidence",
     "Exported",
     "GraphOptions",
     "ModelCard",
@@ -20,11 +24,17 @@ __all__ = [
     "OpenVinoRuntime",
     "Result",
     "Runtime",
+    "Samples",
     "Summary",
+    "Tolerance",
     "TorchRuntime",
+    "coco_numbers",
     "export_onnx",
     "export_verified",
     "find_pictures",
+    "gather_evidence",
+    "origin_of",
+    "samples_of",
     "save_results",
     "verify_onnx",
 ]

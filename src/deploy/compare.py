@@ -26,8 +26,8 @@ from .machine import this_machine
 from .metadata import ModelCard
 from .model_info import ModelInfo, describe
 from .runtimes import OnnxRuntime
+from .samples import pictures
 from .timing import interleaved, summarize
-from .verify import pictures
 
 logger = logging.getLogger(__name__)
 

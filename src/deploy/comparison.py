@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from .machine import Machine
 from .model_info import ModelInfo
+from .table import table
 from .timing import Timing
 
 
@@ -74,25 +75,15 @@ class Comparison:
         scored = any(one.metrics is not None for one in self.entries)
         rows = [head + ["AP", "AP50"] * scored]
         rows += [_row(one, speed, scored) for one in (first, *others) for speed in one.speeds]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
-        lines.insert(1, "-" * max(map(len, lines)))
         rounds = first.speeds[0].single.num_calls
         about = (
             f"Deploy form with its postprocessor, float32; median of {rounds} rounds over all models in turn."
             " GFLOPs with, and without, attention products." + " AP by PyTorch." * scored
         )
-        return "\n".join([self.machine.line(), about, "", *lines])
+        return "\n".join([self.machine.line(), about, "", *table(rows, LEFT_ALIGNED)])
 
 
 LEFT_ALIGNED = (0, 6)  # model and runtime
-
-
-def _aligned(row: list[str], widths: list[int]) -> list[str]:
-    return [
-        text.ljust(width) if column in LEFT_ALIGNED else text.rjust(width)
-        for column, (text, width) in enumerate(zip(row, widths, strict=True))
-    ]
 
 
 def _row(entry: Entry, speed: Speed, scored: bool) -> list[str]:

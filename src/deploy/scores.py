@@ -17,7 +17,7 @@ from .runtimes import Runtime
 BATCH = 8
 
 
-def find_pictures_of(paths: Sequence[Path]) -> Origin:
+def origin_of(paths: Sequence[Path]) -> Origin:
     """What a person names as pictures with objects: a folder of them and its COCO JSON, or a dataset.
 
     Args:
@@ -31,6 +31,11 @@ def find_pictures_of(paths: Sequence[Path]) -> Origin:
     if len(paths) != 1:
         raise ValueError(f"{len(paths)} paths came as data, allowed are IMAGES ANNOTATIONS or one dataset")
     return find_origin(str(paths[0]), DatasetSettings(), "val")
+
+
+def count_pictures(origin: Origin) -> int:
+    """How many pictures a dataset has."""
+    return len(read_repaired(origin.ann_file, origin.source)["images"])
 
 
 def coco_numbers(runtime: Runtime, origin: Origin, *, batch_size: int = BATCH) -> CocoMetrics:

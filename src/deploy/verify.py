@@ -1,158 +1,152 @@
-"""Whether an exported file gives what PyTorch gives, found out by running it.
-
-Legend: N pictures, K detections of a picture.
-"""
+"""Whether an exported file finds what PyTorch finds, found out by running it."""
 
 import hashlib
 import json
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from torch import Tensor
 
+from ..data import Origin
+from ..evaluation import CocoMetrics
 from ..files import staged_folder
-from ..structures import Detections
+from .agreement import FLOAT32, Agreement, Tolerance, compare
 from .export import PLAIN, DeployModel, Exported, GraphOptions, export_onnx
 from .metadata import ModelCard
-from .runtimes import OnnxRuntime
+from .runtimes import OnnxRuntime, Runtime, TorchRuntime
+from .samples import NUM_MADE_UP, Samples, made_up
+from .scores import coco_numbers, count_pictures
+from .table import table
 
-SCORE_TOLERANCE = 1e-4
-BOX_TOLERANCE_PX = 0.05  # in a picture whose long side has PICTURE_SIDE pixels
-PICTURE_SIDE = 640
-MAX_TIES = 0.1
 REPORT_FILE = "export.json"
+PYTORCH = "PyTorch"
 
 
-class Agreement(NamedTuple):
-    """How far two sets of detections of the same pictures are apart.
+class Scores(NamedTuple):
+    """COCO's numbers of two forms of a detector.
 
     Attributes:
-        batch: Pictures compared.
-        num_compared: Pairs of detections within tolerance.
-        num_ties: Pairs that are not, but whose scores lie within tolerance of the lowest score kept: which of
-            such detections are kept is an accident of rounding.
-        max_score_diff: Largest difference of scores over the compared pairs.
-        max_box_diff_px: Largest difference of a box side over the compared pairs, in pixels.
+        origin: The pictures and their objects.
+        num_pictures: How many they are.
+        rows: Numbers by what ran the detector, PyTorch first.
     """
 
-    batch: int
-    num_compared: int
-    num_ties: int
-    max_score_diff: float
-    max_box_diff_px: float
+    origin: Origin
+    num_pictures: int
+    rows: dict[str, CocoMetrics]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that `json.dump` takes."""
+        return {
+            "img_folder": str(self.origin.img_folder),
+            "ann_file": str(self.origin.ann_file),
+            "num_pictures": self.num_pictures,
+            **{name: metrics.numbers() for name, metrics in self.rows.items()},
+        }
+
+    def table(self) -> str:
+        """The 12 numbers in percent, a row for each form."""
+        head = [f"{self.num_pictures} pictures", *next(iter(self.rows.values())).numbers()]
+        rows = [
+            [name, *("-" if value < 0 else f"{100 * value:.2f}" for value in metrics.numbers().values())]
+            for name, metrics in self.rows.items()
+        ]
+        return "\n".join(table([head, *rows]))
 
 
-def compare(
-    reference: Detections,
-    other: Detections,
-    *,
-    score_tolerance: float = SCORE_TOLERANCE,
-    box_tolerance_px: float = BOX_TOLERANCE_PX,
-) -> Agreement:
-    """Compare detections as sets: rounding may swap the order of near equal scores.
+class Evidence(NamedTuple):
+    """What shows that two forms of a detector are the same.
+
+    Attributes:
+        pictures: What they were compared on, in words.
+        tolerance: How far they may be apart.
+        agreement: How far they are, in detections.
+        scores: In COCO's numbers, where a dataset was named.
+    """
+
+    pictures: str
+    tolerance: Tolerance
+    agreement: Agreement
+    scores: Scores | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that `json.dump` takes."""
+        return {
+            "pictures": self.pictures,
+            "tolerance": self.tolerance._asdict(),
+            "agreement": self.agreement._asdict(),
+            "scores": None if self.scores is None else self.scores.to_dict(),
+        }
+
+    def text(self) -> str:
+        """For a person: a line, and the table of COCO's numbers."""
+        found = self.agreement
+        line = (
+            f"agrees with PyTorch ({found.batch} pictures, {found.num_compared} detections): scores within "
+            f"{found.max_score_diff:.2g}, boxes within {found.max_box_diff_px:.2g} px, on {self.pictures}"
+        )
+        return line if self.scores is None else f"{line}\n\n{self.scores.table()}"
+
+
+def gather_evidence(
+    name: str,
+    other: Runtime,
+    reference: Runtime,
+    samples: Samples,
+    data: Origin | None = None,
+    tolerance: Tolerance = FLOAT32,
+) -> Evidence:
+    """Compare what a file finds with what PyTorch finds.
+
+    Args:
+        name: What runs the file, unlike PyTorch.
+        other: The file.
+        reference: The detector that it was made from, not fused: so that fusing is checked too.
+        samples: Pictures to compare detections on.
+        data: Pictures with objects, to compare COCO's numbers on.
+        tolerance: How far they may be apart.
 
     Raises:
-        ValueError: They differ by more than the tolerances, or hold values that are not finite.
+        ValueError: They differ by more, and the message says by how much; or the dataset is faulty.
     """
-    if reference.scores.shape != other.scores.shape:
+    expected = reference.run(samples.images, samples.sizes_hw)
+    try:
+        agreement = compare(expected, other.run(samples.images, samples.sizes_hw), tolerance)
+    except ValueError as error:
+        raise ValueError(f"{name} and PyTorch do not agree on {samples.source}: {error}") from error
+    if data is None:
+        return Evidence(samples.source, tolerance, agreement, None)
+    rows = {PYTORCH: coco_numbers(reference, data), name: coco_numbers(other, data)}
+    before, after = rows[PYTORCH].AP, rows[name].AP
+    if abs(after - before) > tolerance.ap:
         raise ValueError(
-            f"{tuple(other.scores.shape)} scores came, {tuple(reference.scores.shape)} were expected"
+            f"{name} and PyTorch do not agree: AP {after:.4f} and {before:.4f} on {data.ann_file} (allowed "
+            f"is a difference of {tolerance.ap:g})"
         )
-    scores_off: list[NDArray[np.float64]] = []
-    boxes_off: list[NDArray[np.float64]] = []
-    num_ties = 0
-    for index in range(len(reference.scores)):
-        score_diff, box_diff, within, is_tie = _pair(
-            _numpy(reference, index), _numpy(other, index), score_tolerance, box_tolerance_px
-        )
-        wrong = ~within & ~is_tie
-        if wrong.any():
-            raise ValueError(
-                f"picture {index}: {int(wrong.sum())} of {len(wrong)} detections differ, by up to "
-                f"{score_diff[wrong].max():.3g} in score (allowed {score_tolerance:g}) and "
-                f"{box_diff[wrong].max():.3g} px (allowed {box_tolerance_px:g}), or in their labels"
-            )
-        num_ties += int((~within).sum())
-        scores_off.append(score_diff[within])
-        boxes_off.append(box_diff[within])
-    score_all, box_all = np.concatenate(scores_off), np.concatenate(boxes_off)
-    if num_ties > MAX_TIES * reference.scores.numel():
-        raise ValueError(
-            f"{num_ties} of {reference.scores.numel()} detections are ties at the lowest score kept, too "
-            "many to compare the rest; compare with trained weights"
-        )
-    return Agreement(
-        len(reference.scores), len(score_all), num_ties, float(score_all.max()), float(box_all.max())
-    )
+    return Evidence(samples.source, tolerance, agreement, Scores(data, count_pictures(data), rows))
 
 
-_Rows = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
-
-
-def _numpy(detections: Detections, index: int) -> _Rows:
-    """Labels [K], boxes [K, 4] and scores [K] of one picture."""
-    rows = [part[index].double().cpu().numpy() for part in (detections.boxes_xyxy_px, detections.scores)]
-    if not all(np.isfinite(part).all() for part in rows):
-        raise ValueError(f"picture {index}: a score or a box is not a finite number")
-    return detections.labels[index].cpu().numpy(), rows[0], rows[1]
-
-
-def _pair(
-    reference: _Rows, other: _Rows, score_tolerance: float, box_tolerance_px: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Pair the detections of one picture: score and box difference [K], within tolerance, tied."""
-    score_diff = np.abs(reference[2][:, None] - other[2][None])
-    box_diff = np.abs(reference[1][:, None] - other[1][None]).max(-1)
-    excess = np.maximum(score_diff / score_tolerance, box_diff / box_tolerance_px)
-    excess = np.where(reference[0][:, None] == other[0][None], excess, np.inf)
-    # Any pair within tolerance is worth more than all that are not: 2 K > the sum of what K good pairs cost.
-    cost = np.where(excess <= 1, excess, 2.0 * len(excess))
-    rows, columns = linear_sum_assignment(cost)
-    lowest = max(reference[2].min(), other[2].min()) + score_tolerance
-    is_tie = (reference[2][rows] <= lowest) & (other[2][columns] <= lowest)
-    return score_diff[rows, columns], box_diff[rows, columns], excess[rows, columns] <= 1, is_tie
-
-
-def pictures(count: int, size_hw: tuple[int, int], seed: int = 0) -> Tensor:
-    """Made-up pictures [count, 3, H, W] in [0, 1]: soft blobs, hard edges and a little noise."""
-    generator = torch.Generator().manual_seed(seed)
-    height, width = size_hw
-    soft = torch.nn.functional.interpolate(
-        torch.rand(count, 3, 6, 6, generator=generator), size_hw, mode="bicubic", align_corners=False
-    )
-    hard = torch.nn.functional.interpolate(
-        torch.rand(count, 3, 9, 9, generator=generator), size_hw, mode="nearest"
-    )
-    noise = torch.rand(count, 3, height, width, generator=generator)
-    return (0.55 * soft + 0.4 * hard + 0.05 * noise).clamp(0, 1)
-
-
-@torch.inference_mode()
-def verify_onnx(path: Path, reference: DeployModel, *, batch: int = 3) -> Agreement:
-    """Run the file in ONNX Runtime and compare with PyTorch.
+def verify_onnx(path: Path, reference: DeployModel, *, batch: int = NUM_MADE_UP) -> Agreement:
+    """Run the file in ONNX Runtime on made-up pictures and compare with PyTorch.
 
     Args:
         path: What `export_onnx` wrote.
-        reference: The detector that it was made from, not fused: so that fusing is checked too.
+        reference: The detector that it was made from, not fused.
         batch: Pictures; for a file with dynamic batch any number but the export's own.
 
     Raises:
         ValueError: They differ; the message says by how much.
     """
     runtime = OnnxRuntime(path)
-    images = pictures(batch, runtime.input_hw)
-    shapes = ((PICTURE_SIDE * 3 // 4, PICTURE_SIDE), (PICTURE_SIDE, PICTURE_SIDE // 2))
-    sizes_hw = torch.tensor([shapes[index % 2] for index in range(batch)])
-    expected = Detections(*reference(images, sizes_hw.flip(-1)))
-    try:
-        return compare(expected, runtime.run(images, sizes_hw))
-    except ValueError as error:
-        raise ValueError(f"{path.name}: ONNX Runtime and PyTorch do not agree: {error}") from error
+    samples = made_up(runtime.input_hw, batch)
+    return gather_evidence(path.name, runtime, _in_torch(reference, runtime), samples).agreement
+
+
+def _in_torch(model: DeployModel, like: OnnxRuntime) -> TorchRuntime:
+    return TorchRuntime(
+        model.model, model.postprocessor, like.classes, like.input_hw, keep_ratio=like.keep_ratio
+    )
 
 
 def export_verified(
@@ -162,8 +156,10 @@ def export_verified(
     card: ModelCard,
     options: GraphOptions = PLAIN,
     *,
+    samples: Samples | None = None,
+    data: Origin | None = None,
     check: bool = True,
-) -> tuple[Exported, Agreement | None]:
+) -> tuple[Exported, Evidence | None]:
     """Export, verify, and only then put the file in its place, with `export.json` beside it.
 
     Args:
@@ -172,6 +168,8 @@ def export_verified(
         path: The ONNX file.
         card: What the file says of itself.
         options: How the graph is written.
+        samples: Pictures to compare detections on; None makes some up.
+        data: Pictures with objects, to compare COCO's numbers on.
         check: Whether to verify; without it the report says that nobody did.
 
     Returns:
@@ -181,10 +179,16 @@ def export_verified(
         ValueError: An option is out of range, a package is missing, a file cannot be written, or PyTorch and
             ONNX Runtime do not agree.
     """
+    if data is not None and not check:
+        raise ValueError("data was named to compare the AP on, but no check was asked for; leave out one")
     started = time.perf_counter()
     with staged_folder(path.parent) as folder:
         exported = export_onnx(deploy, folder / path.name, card, options)
-        agreement = verify_onnx(exported.path, reference) if check else None
+        evidence = None
+        if check:
+            runtime = OnnxRuntime(exported.path)
+            samples = samples or made_up(card.input_hw)
+            evidence = gather_evidence("ONNX Runtime", runtime, _in_torch(reference, runtime), samples, data)
         exported = exported._replace(path=path)
         digest = hashlib.sha256((folder / path.name).read_bytes()).hexdigest()
         report = {
@@ -199,7 +203,7 @@ def export_verified(
             "operators": exported.operators,
             "torch": torch.__version__,
             "seconds": round(time.perf_counter() - started, 1),
-            "agreement": None if agreement is None else agreement._asdict(),
+            "verified": None if evidence is None else evidence.to_dict(),
         }
         (folder / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    return exported, agreement
+    return exported, evidence

@@ -9,7 +9,7 @@ import torch
 from .. import assembly
 from ..core import Experiment
 from ..deploy import DeployModel, ModelCard, export_verified
-from ..deploy.verify import pictures
+from ..deploy.samples import pictures
 from ..nn.deploy import to_deploy
 from ..solver.optimization import build_step
 from ..solver.precision import choose_precision
@@ -79,13 +79,14 @@ def export_and_compare(experiment: Experiment, name: str, quick: bool) -> Outcom
         name,
     )
     with tempfile.TemporaryDirectory() as folder:
-        exported, agreement = export_verified(
+        exported, evidence = export_verified(
             DeployModel(to_deploy(model), postprocessor).eval(),
             DeployModel(model, postprocessor).eval(),
             Path(folder) / "model.onnx",
             card,
         )
-    assert agreement is not None, "it is verified"
+    assert evidence is not None, "it is verified"
+    agreement = evidence.agreement
     seconds = time.perf_counter() - began
     return Outcome(
         "ok",

@@ -14,11 +14,11 @@ from PIL import Image
 
 from src import assembly
 from src.deploy import DeployModel, Exported, ModelCard, OpenVinoRuntime, TorchRuntime
+from src.deploy.agreement import Tolerance, compare
 from src.deploy.checkpoint_files import write_upstream
 from src.deploy.detector import Detector
 from src.deploy.metadata import to_properties
 from src.deploy.results import Result
-from src.deploy.verify import compare
 from src.solver.checkpoint import save_checkpoint
 from src.structures import Detections
 
@@ -80,7 +80,7 @@ def test_every_runtime_gives_what_pytorch_gives(
     expected = together(family.detectors["torch"](pictures, threshold=0.0))
     for batch_size in (1, 3):
         found = together(detector(pictures, threshold=0.0, batch_size=batch_size))
-        agreement = compare(expected, found, score_tolerance=1e-3, box_tolerance_px=0.5)
+        agreement = compare(expected, found, Tolerance(score=1e-3, box_px=0.5, ap=0))
         assert agreement.num_compared >= 18 * len(pictures)
 
 

@@ -11,7 +11,8 @@ from torch import nn
 from src.deploy.export import DeployModel, Exported, GraphOptions, export_onnx
 from src.deploy.metadata import ModelCard
 from src.deploy.runtimes import OnnxRuntime
-from src.deploy.verify import pictures, verify_onnx
+from src.deploy.samples import pictures
+from src.deploy.verify import verify_onnx
 
 onnx = pytest.importorskip("onnx", reason="pip install -r requirements-export.txt")
 
@@ -74,7 +75,9 @@ def test_verification_finds_another_model(exported: Exported, tiny: DeployModel)
     other = DeployModel(type(tiny.model)(), tiny.postprocessor).eval()
     with torch.no_grad():
         next(other.parameters()).mul_(1.01)
-    with pytest.raises(ValueError, match=r"tiny\.onnx: ONNX Runtime and PyTorch do not agree: picture 0"):
+    with pytest.raises(
+        ValueError, match=r"tiny\.onnx and PyTorch do not agree on made-up pictures: picture 0"
+    ):
         verify_onnx(exported.path, other)
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from src.deploy.agreement import compare
 from src.deploy.export import DeployModel, Exported, GraphOptions, export_onnx
 from src.deploy.metadata import ModelCard
 from src.deploy.runtimes import OnnxRuntime, OpenVinoRuntime, TorchRuntime
-from src.deploy.verify import compare, pictures
+from src.deploy.samples import pictures
 
 pytest.importorskip("openvino", reason="pip install -r requirements-openvino.txt")
 onnx = pytest.importorskip("onnx", reason="pip install -r requirements-export.txt")

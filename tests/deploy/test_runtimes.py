@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
+from src.deploy.agreement import compare
 from src.deploy.export import DeployModel, Exported
 from src.deploy.metadata import ModelCard
 from src.deploy.runtimes import OnnxRuntime, Runtime, TorchRuntime
-from src.deploy.verify import compare, pictures
+from src.deploy.samples import pictures
 
 onnx = pytest.importorskip("onnx", reason="pip install -r requirements-export.txt")
 

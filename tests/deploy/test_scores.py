@@ -3,11 +3,9 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from lab_cases import TINY, Lab
-from PIL import Image
+from lab_cases import TINY, Lab, annotate
 
 from src import assembly, runs
 from src.data import DemoSettings, Origin, write_demo_dataset
@@ -15,38 +13,9 @@ from src.deploy import Detector
 from src.deploy.export import DeployModel, Exported
 from src.deploy.metadata import ModelCard
 from src.deploy.runtimes import OnnxRuntime, TorchRuntime
-from src.deploy.scores import coco_numbers, find_pictures_of
+from src.deploy.scores import coco_numbers, origin_of
 from src.evaluation import CocoMetrics
 from src.solver import recorder
-
-SIZES_HW = [(60, 90), (120, 70), (72, 104), (80, 80), (40, 90)]
-
-
-def annotate(detector: Detector, folder: Path) -> Origin:
-    """Pictures whose objects are near what the detector finds in them."""
-    rng = np.random.default_rng(0)
-    classes = detector.classes
-    categories = [{"id": i, "name": n} for i, n in zip(classes.ids, classes.names, strict=True)]
-    images, annotations = [], []
-    (folder / "images").mkdir(parents=True)
-    for number, (height, width) in enumerate(SIZES_HW, 1):
-        coarse = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((width, height)).save(folder / "images" / f"{number}.png")
-        images.append({"id": number, "file_name": f"{number}.png", "height": height, "width": width})
-        (found,) = detector(folder / "images" / f"{number}.png", 0.0)
-        for row in range(0, 20, 2):
-            x0, y0, x1, y1 = found.boxes[row].tolist()
-            x0 += float(rng.uniform(0, 0.3)) * (x1 - x0)
-            x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
-            if x1 - x0 < 2 or y1 - y0 < 2:
-                continue
-            box = [x0, y0, x1 - x0, y1 - y0]
-            category = classes.ids[int(found.labels[row])]
-            entry = {"id": len(annotations) + 1, "image_id": number, "category_id": category}
-            annotations.append({**entry, "bbox": box, "area": box[2] * box[3], "iscrowd": 0})
-    path = folder / "objects.json"
-    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
-    return Origin(folder / "images", path)
 
 
 @pytest.fixture(scope="module")
@@ -96,10 +65,10 @@ def test_a_dataset_of_other_classes_is_refused(lab: Lab, origin: Origin, tmp_pat
 
 
 def test_data_is_named_as_pictures_and_objects_or_as_a_dataset(tmp_path: Path) -> None:
-    assert find_pictures_of([Path("a"), Path("b.json")]) == Origin(Path("a"), Path("b.json"))
+    assert origin_of([Path("a"), Path("b.json")]) == Origin(Path("a"), Path("b.json"))
     write_demo_dataset(tmp_path / "demo", DemoSettings(num_train=1, num_val=2, size=64))
-    found = find_pictures_of([tmp_path / "demo"])
+    found = origin_of([tmp_path / "demo"])
     assert found.img_folder == tmp_path / "demo" / "val"
-    assert found.source is not None
+    assert found.ann_file.name == "instances_val.json"
     with pytest.raises(ValueError, match="3 paths came as data"):
-        find_pictures_of([tmp_path] * 3)
+        origin_of([tmp_path] * 3)

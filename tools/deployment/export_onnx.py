@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from src import assembly, door
-from src.deploy import DeployModel, GraphOptions, ModelCard, export_verified
+from src.deploy import DeployModel, GraphOptions, ModelCard, export_verified, origin_of, samples_of
 from src.nn.deploy import to_deploy
 
 
@@ -22,6 +22,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("-o", "--output", type=Path, help="ONNX file (beside the checkpoint, with its name)")
     parser.add_argument("--opset", type=int, default=18, help="ONNX operator set (%(default)s)")
     parser.add_argument("--batch-size", type=int, help="fix the pictures per call (any number)")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", metavar="PATH", help="compare AP on IMAGES ANNOTATIONS, or a dataset"
+    )
     parser.add_argument("--no-check", action="store_true", help="do not run the file to compare it")
     parser.add_argument(
         "-u", "--update", nargs="+", default=[], metavar="KEY=VALUE", help="change the config"
@@ -37,23 +40,20 @@ def main() -> None:
     if args.resume is None:
         logging.warning("no checkpoint was named with -r: the exported weights are random")
     output = args.output or (args.resume or Path(args.config.name)).with_suffix(".onnx")
-    exported, agreement = export_verified(
+    data = args.data and origin_of(args.data)
+    exported, evidence = export_verified(
         DeployModel(to_deploy(model), postprocessor).eval(),
         DeployModel(model, postprocessor).eval(),
         output,
         ModelCard(classes, experiment.eval_spatial_size, args.config.stem, experiment.keep_ratio),
         GraphOptions(args.opset, args.batch_size),
+        samples=None if args.no_check else samples_of(experiment, data),
+        data=data,
         check=not args.no_check,
     )
     megabytes = exported.size_bytes / 1e6
     print(f"{exported.path}: {megabytes:.1f} MB, opset {exported.opset}, {exported.num_nodes} nodes")
-    if agreement is None:
-        print("not compared with PyTorch")
-    else:
-        print(
-            f"agrees with PyTorch ({agreement.batch} pictures, {agreement.num_compared} detections): scores "
-            f"within {agreement.max_score_diff:.2g}, boxes within {agreement.max_box_diff_px:.2g} px"
-        )
+    print("not compared with PyTorch" if evidence is None else evidence.text())
 
 
 if __name__ == "__main__":

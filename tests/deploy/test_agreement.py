@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from src.deploy.verify import compare, pictures
+from src.deploy.agreement import FLOAT32, Tolerance, compare, measure
 from src.structures import Detections
 
 
@@ -19,7 +19,8 @@ def reordered(order: list[int]) -> Detections:
 
 def test_order_does_not_matter() -> None:
     agreement = compare(detections(), reordered([2, 0, 1]))
-    assert agreement == (2, 6, 0, 0.0, 0.0)
+    assert agreement == (2, 6, 0, 0.0, 0.0, 0)
+    assert agreement.share == 1
 
 
 def test_differences_within_tolerance_are_told() -> None:
@@ -59,7 +60,7 @@ def test_the_last_one_kept_may_be_another_of_the_same_score() -> None:
     other.labels[0, -1] += 1
     assert compare(reference, other).num_ties == 1
     other.labels[0, -2] += 1
-    with pytest.raises(ValueError, match="1 of 11"):
+    with pytest.raises(ValueError, match="2 of 11"):
         compare(reference, other)
 
 
@@ -83,10 +84,26 @@ def test_another_number_of_detections_is_refused() -> None:
         compare(detections(), reordered([0, 1]))
 
 
-def test_pictures_are_in_range_and_repeat() -> None:
-    made = pictures(2, (40, 64))
-    assert made.shape == (2, 3, 40, 64)
-    assert 0 <= made.min() < 0.2
-    assert 0.8 < made.max() <= 1
-    assert torch.equal(made, pictures(2, (40, 64)))
-    assert not torch.equal(made[0], made[1])
+def test_what_is_apart_is_measured_with_what_is_nearest_to_it() -> None:
+    reference = detections()
+    other = Detections(*(part.clone() for part in reordered([2, 0, 1])))
+    other.boxes_xyxy_px[0, 1, 0] += 3  # of the score 0.9
+    other.scores[1, 2] += 0.05  # of the score 0.7
+    other.labels[1, 1] = 1  # 0.8
+    measured = measure(reference, other)
+    assert (measured.num_compared, measured.num_ties, measured.num_apart) == (3, 0, 3)
+    assert measured.share == 0.5
+    assert measured.max_score_diff == pytest.approx(0.05, rel=1e-4)
+    assert measured.max_box_diff_px == pytest.approx(3)
+    wide = measure(reference, other, Tolerance(score=0.06, box_px=4, ap=0))
+    assert (wide.num_compared, wide.num_apart) == (5, 1)
+
+
+def test_detections_below_the_floor_are_left_alone() -> None:
+    reference, other = detections(), detections()
+    other.boxes_xyxy_px[0, 1] += 50  # of the score 0.5
+    with pytest.raises(ValueError, match="1 of 3"):
+        compare(reference, other)
+    agreement = compare(reference, other, FLOAT32._replace(floor=0.6))
+    assert (agreement.num_compared, agreement.max_box_diff_px) == (3, 0)
+    assert compare(reference, other, FLOAT32._replace(floor=0.95)).share == 1
