@@ -43,9 +43,9 @@ async function start() {
     document.title = `${model.name}: detector`;
     element("model").textContent = model.name;
     element("about").textContent =
-      `${model.classes.length} classes; the model looks at pictures in ${width} × ${height} pixels`;
+      `${model.classes.length} classes; the model looks at pictures in ${width} × ${height} pixels.`;
     element("limits").textContent =
-      `up to ${megabytes(model.max_upload_bytes)} and ${Math.floor(model.max_pixels / 1e6)} megapixels each`;
+      `each up to ${megabytes(model.max_upload_bytes)}, ${model.max_pixels / 1e6} megapixels`;
     element("token-form").hidden = !model.token_required;
     element("threshold").value = model.threshold;
     state.threshold = Number(element("threshold").value);
