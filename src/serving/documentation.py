@@ -19,6 +19,7 @@ def documentation_page(document: dict[str, Any]) -> str:
     )
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<link rel="icon" href="data:,"><link rel="stylesheet" href="/page/style.css"></head>'
         f"<body><main><h1>{title}</h1><p>{escape(document['info']['description'])} "
         'For programs: <a href="/openapi.json">openapi.json</a>. The <a href="/">page</a> to try it.</p>'

@@ -201,6 +201,15 @@ def test_the_keyboard_reaches_everything(page: Browser, tmp_path: Path) -> None:
     assert page.ask(nameless) == 0
 
 
+def test_it_leads_to_the_page_for_programs(page: Browser) -> None:
+    page.tell("Emulation.setDeviceMetricsOverride", width=360, height=800, deviceScaleFactor=1, mobile=True)
+    page.click("header a")
+    page.wait("location.pathname === '/docs' && document.readyState === 'complete'")
+    assert "POST /predict" in page.ask("return document.body.innerText")
+    scrolled, inner = page.ask(WIDTHS)
+    assert inner == 360 and scrolled <= 360
+
+
 def test_nothing_but_the_service_is_asked_and_no_other_script_runs(page: Browser, address: str) -> None:
     requests = page.ask("return performance.getEntriesByType('resource').map(entry => entry.name)")
     assert len(requests) >= 5 and all(name.startswith(address) for name in requests)
