@@ -9,7 +9,7 @@ from .data_settings import (
     PolicySettings,
     TransformsSettings,
 )
-from .dumping import dump_experiment
+from .dumping import dump_experiment, dump_tree
 from .experiment import Experiment
 from .loading import load_experiment
 from .problems import ConfigError
@@ -43,5 +43,6 @@ __all__ = [
     "TransformsSettings",
     "WarmupSettings",
     "dump_experiment",
+    "dump_tree",
     "load_experiment",
 ]

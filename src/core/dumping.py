@@ -37,8 +37,13 @@ def dump_experiment(experiment: Experiment) -> str:
         name: {**experiment.wiring.get(name, {}), **_plain(knobs)}
         for name, knobs in experiment.components.items()
     }
+    return dump_tree({**top, **sections})
+
+
+def dump_tree(tree: Mapping[str, Any]) -> str:
+    """Plain values, as parsed from such a document, as one YAML document again."""
     return yaml.dump(
-        {**top, **sections},
+        dict(tree),
         Dumper=_Dumper,
         sort_keys=False,
         default_flow_style=None,

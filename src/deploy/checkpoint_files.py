@@ -15,7 +15,7 @@ from ..nn.backbone import HGNetv2
 from ..nn.dfine import DFINE
 from ..nn.state_dict import is_upstream, to_upstream
 from ..solver.checkpoint import read_checkpoint, save_checkpoint
-from ..solver.portable import SEAL, SUFFIX, TOLD, read_card, sealed_card
+from ..solver.portable import SEAL, SUFFIX, TOLD, card_path, read_card, sealed_card
 from ..solver.seal import is_sealed
 from ..solver.weights import class_names, load_model, model_state
 
@@ -67,7 +67,7 @@ def _weights(checkpoint: Mapping[str, Any], path: Path) -> tuple[dict[str, Tenso
 def _checksum(path: Path) -> str:
     """What `read_checkpoint` compared, which did not object."""
     if path.suffix == SUFFIX:
-        return f"intact, in {path.with_suffix('.json').name}" if SEAL in read_card(path) else "none"
+        return f"intact, in {card_path(path).name}" if SEAL in read_card(path) else "none"
     return "intact, of the whole file" if is_sealed(path) else "none of the whole file"
 
 
@@ -99,13 +99,24 @@ def _told_classes(checkpoint: Mapping[str, Any], published: bool) -> str | None:
 def write_portable(source: Path, output: Path) -> None:
     """Write the published weights of `source` as safetensors, and what it says of itself as JSON beside it.
 
-    The average is taken where there is one.
-
     Raises:
         ValueError: `source` cannot be read, `output` cannot be written or is no `.safetensors`.
     """
     if output.suffix != SUFFIX:
         raise ValueError(f"{output}: --to writes {SUFFIX}, or .pth with --upstream; choose such a name")
+    card, data = portable(source)
+    write_whole(output.with_suffix(".json"), sealed_card(card, data).encode())
+    write_whole(output, data)
+
+
+def portable(source: Path) -> tuple[dict[str, Any], bytes]:
+    """What the checkpoint says of itself, and its published weights as the bytes of a safetensors file.
+
+    The average is taken where there is one.
+
+    Raises:
+        ValueError: It cannot be read, or there are no weights in it.
+    """
     checkpoint = read_checkpoint(source)
     state, part = _weights(checkpoint, source)
     card = {"weights": part, **{key: checkpoint[key] for key in TOLD if checkpoint.get(key) is not None}}
@@ -114,9 +125,7 @@ def write_portable(source: Path, output: Path) -> None:
         card["classes"] = {"names": classes.names, "ids": classes.ids}
     # clones: safetensors refuses tensors that share their memory
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
-    data = safetensors.torch.save(tensors, {"format": "pt"})
-    write_whole(output.with_suffix(".json"), sealed_card(card, data).encode())
-    write_whole(output, data)
+    return card, safetensors.torch.save(tensors, {"format": "pt"})
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 from .. import assembly, distributed
 from ..nn.deploy import to_deploy
 from ..structures import ClassNames
+from . import hub
 from .checkpoint_files import config_file
 from .lean import make_lean
 from .predictor import Found, Predictor
@@ -15,6 +16,7 @@ from .results import Result
 from .runtimes import OnnxRuntime, OpenVinoRuntime, Runtime, TorchRuntime
 from .slicing import predict_sliced, tiles
 from .sources import Frame, Source, is_moving, list_sources, read
+from .trained import Trained, kind_of_backbone, stamp_of
 
 CHECKPOINTS = (".pth", ".safetensors")
 FIRST = ("best.pth", "last.pth")
@@ -29,8 +31,9 @@ class Detector:
     Runtime their calls run beside each other, in OpenVINO one waits for the other.
     """
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, trained: Trained | None = None) -> None:
         self._predictor = Predictor(runtime)
+        self._trained = trained
 
     @classmethod
     def load(
@@ -56,8 +59,8 @@ class Detector:
             device: Where a checkpoint's model runs: cpu, cuda, cuda:1 ...; None takes a GPU if there is one.
             num_threads: Threads for a call of an exported file, 0 for as many as there are cores.
             compiled: Compile a checkpoint's model first; such a detector serves one thread.
-            as_trained: Leave a checkpoint's model as it was trained, instead of bringing it into the form that
-                is deployed: slower, the same within rounding.
+            as_trained: Leave a checkpoint's model as it was trained, instead of in the form that is deployed:
+                slower, the same within rounding.
 
         Raises:
             ValueError: The file is missing, broken or of no kind named here, it does not fit the config, or a
@@ -67,7 +70,7 @@ class Detector:
         if file.suffix in CHECKPOINTS:
             if num_threads:
                 raise ValueError(f"{file}: threads are for exported files; set OMP_NUM_THREADS for PyTorch")
-            return cls(_load_checkpoint(file, config, overrides, device, compiled, as_trained))
+            return cls(*_load_checkpoint(file, config, overrides, device, compiled, as_trained))
         if file.suffix not in (".onnx", ".xml"):
             raise ValueError(f"{file}: is no {', '.join(CHECKPOINTS)}, .onnx or .xml file, nor a folder")
         if config is not None or overrides or compiled or as_trained or device not in (None, "cpu"):
@@ -77,6 +80,69 @@ class Detector:
             )
         opened = OpenVinoRuntime if file.suffix == ".xml" else OnnxRuntime
         return cls(opened(file, num_threads=num_threads))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder_or_repo_id: str | Path,
+        *,
+        revision: str | None = None,
+        download: bool = False,
+        device: str | None = None,
+    ) -> "Detector":
+        """Open what `save_pretrained` wrote. Nothing is downloaded unless `download` says so.
+
+        Args:
+            folder_or_repo_id: A folder, or the id of a repository on the Hugging Face hub that was downloaded
+                before.
+            revision: Branch, tag or commit of the repository.
+            download: Ask the hub for the repository, and download what is not there yet.
+            device: As of `load`.
+
+        Raises:
+            ValueError: There is neither, or it is incomplete or damaged.
+        """
+        weights = hub.find_pretrained(folder_or_repo_id, revision=revision, download=download)
+        return cls.load(weights, device=device)
+
+    def save_pretrained(
+        self, folder: str | Path, *, license: str | None = None, license_file: str | Path | None = None
+    ) -> None:
+        """Write a checkpoint's weights, config and a page about it into `folder`, as the hub knows models.
+
+        Args:
+            folder: Made where it is missing; what it holds under other names stays.
+            license: Under which licence its owner gives the model away, by the hub's name (`apache-2.0`).
+            license_file: The licence's text, which is copied into the folder.
+
+        Raises:
+            ValueError: This is an exported file's detector, its checkpoint has changed since, a licence is
+                stated for weights that are under DINOv3's, or a file cannot be read or written.
+        """
+        hub.save_pretrained(self._trained, folder, license=license, license_file=license_file)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = True,
+        license: str | None = None,
+        license_file: str | Path | None = None,
+    ) -> str:
+        """Upload what `save_pretrained` writes to the hub, and give the commit's address.
+
+        Args:
+            repo_id: `user/name`; made where it is missing.
+            private: Whether a repository that is made can be seen by its owner alone.
+            license: As of `save_pretrained`.
+            license_file: As of `save_pretrained`; what is under DINOv3's licence is not uploaded without it.
+
+        Raises:
+            ValueError: As of `save_pretrained`, or the hub refuses.
+        """
+        return hub.push_to_hub(
+            self._trained, repo_id, private=private, license=license, license_file=license_file
+        )
 
     @property
     def runtime(self) -> Runtime:
@@ -183,12 +249,22 @@ def _load_checkpoint(
     device: str | None,
     compiled: bool,
     as_trained: bool,
-) -> TorchRuntime:
-    """The checkpoint's model in PyTorch."""
+) -> tuple[TorchRuntime, Trained]:
+    """The checkpoint's model in PyTorch, and where it comes from."""
     chosen = distributed.start(device)
+    stamp = stamp_of(file)
     with config_file(file, None if config is None else Path(config)) as described:
         model, postprocessor, classes, experiment = assembly.load_detector(described, file, overrides)
-    return TorchRuntime(
+    trained = Trained(
+        file.absolute(),
+        stamp,
+        experiment,
+        classes,
+        *kind_of_backbone(model),
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        as_stored=config is None and not overrides,
+    )
+    runtime = TorchRuntime(
         model if as_trained else make_lean(to_deploy(model)),
         postprocessor,
         classes,
@@ -197,3 +273,4 @@ def _load_checkpoint(
         keep_ratio=experiment.keep_ratio,
         compiled=compiled,
     )
+    return runtime, trained

@@ -1,4 +1,4 @@
-"""Weights alone: a safetensors file with a JSON of the same name beside it, which any program can read."""
+"""Weights alone: a safetensors file with a JSON beside it, which any program can read."""
 
 import hashlib
 import json
@@ -9,11 +9,15 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from ..core import dump_tree
 from .seal import FORMAT, sha256_of
 
 SUFFIX = ".safetensors"
+HUB_WEIGHTS, HUB_CARD = "model.safetensors", "config.json"
+"""The two files' names in a folder as the Hugging Face hub knows it; elsewhere both have one name."""
+
 SEAL = "sha256"
-TOLD = ("epoch", "step", "classes", "best", "config", "versions")
+TOLD = ("epoch", "step_in_epoch", "step", "classes", "best", "config", "versions")
 """What a checkpoint says beside its tensors, and the JSON with it."""
 
 
@@ -36,9 +40,17 @@ def read_portable(path: Path) -> dict[str, Any]:
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: cannot be read as safetensors ({error}); copy it again") from error
     told = {key: card[key] for key in TOLD if card.get(key) is not None}
+    if isinstance(told.get("config"), dict):
+        told["config"] = dump_tree(told["config"])
     if card.get("weights") == "ema":
         return {"ema": {"module": tensors}, **told}
     return {"model": tensors, **told}
+
+
+def card_path(path: Path) -> Path:
+    """Where the JSON of the safetensors file at `path` is: under its name, or as the hub calls it."""
+    beside = path.with_suffix(".json")
+    return path.with_name(HUB_CARD) if path.name == HUB_WEIGHTS and not beside.is_file() else beside
 
 
 def read_card(path: Path) -> dict[str, Any]:
@@ -49,7 +61,7 @@ def read_card(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: One of the files is damaged.
     """
-    beside = path.with_suffix(".json")
+    beside = card_path(path)
     if not beside.is_file():
         return {}
     try:
