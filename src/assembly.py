@@ -1,8 +1,9 @@
 """From the names in the YAML to the objects: the only file that knows both."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,14 +16,13 @@ from .data import (
     CocoDetection,
     Mixing,
     Normalize,
-    Origin,
+    ReadSet,
     TrainLoader,
     build_eval_loader,
     build_pipeline,
     build_train_loader,
     count_classes,
-    find_origin,
-    read_repaired,
+    read_set,
 )
 from .evaluation import CocoEvaluator
 from .nn.backbone import DinoAdapter, DINOv3Backbone, HGNetv2, load_pretrained
@@ -96,12 +96,11 @@ def build_dataset(
     experiment: Experiment,
     settings: LoaderSettings,
     model: nn.Module,
+    pictures: ReadSet,
     classes: ClassNames | None = None,
     mixing: Mixing | None = None,
-    *,
-    origin: Origin | None = None,
 ) -> CocoDetection:
-    """The training pictures, or those of `origin`; labels follow `classes`, or the annotation file's own.
+    """These pictures, transformed as `settings` say; labels follow `classes`, or the annotation file's own.
 
     Raises:
         ValueError: The annotation file is faulty, holds another number of classes than `num_classes`, or the
@@ -114,21 +113,19 @@ def build_dataset(
         ops, strong_ops=strong, size_hw=experiment.eval_spatial_size, keep_ratio=experiment.keep_ratio
     )
     _check_normalisation(pipeline.normalize, model)
-    origin = origin or find_origin(experiment.data, stated, "train")
     dataset = CocoDetection(
-        origin.img_folder,
-        origin.ann_file,
+        pictures.img_folder,
+        pictures.ann_file,
         pipeline,
         experiment.seed or 0,
         classes,
         mixing,
-        source=origin.source,
-        drop_empty_boxes=stated.drop_empty_boxes,
+        annotations=pictures.annotations,
     )
     found = len(dataset.classes.names)
     if found != experiment.num_classes:
         raise ValueError(
-            f"{origin.ann_file} has {found} categories, but num_classes is {experiment.num_classes}; "
+            f"{pictures.ann_file} has {found} categories, but num_classes is {experiment.num_classes}; "
             f"add `-u num_classes={found}` or write it into the file"
         )
     return dataset
@@ -146,15 +143,22 @@ def _check_normalisation(stated: Normalize | None, model: nn.Module) -> None:
 
 
 def build_evaluation(
-    experiment: Experiment, device: torch.device, model: nn.Module, classes: ClassNames | None = None
+    experiment: Experiment,
+    device: torch.device,
+    model: nn.Module,
+    classes: ClassNames | None = None,
+    pictures: ReadSet | None = None,
 ) -> Evaluation:
-    """The evaluation pictures and their scoring; labels mean `classes`, or the annotation file's own."""
+    """The evaluation pictures and their scoring; labels mean `classes`, or the annotation file's own.
+
+    `pictures` are they where they were read already.
+    """
     settings = experiment.val_dataloader
     size = settings.total_batch_size
     if not isinstance(size, int):
         raise ValueError("val_dataloader.total_batch_size: `auto` is for training; give a number, say 32")
-    origin = find_origin(experiment.data, settings.dataset, "val")
-    dataset = build_dataset(experiment, settings, model, classes, origin=origin)
+    pictures = pictures or read_set(experiment.data, settings.dataset, "val")
+    dataset = build_dataset(experiment, settings, model, pictures, classes)
     loader = build_eval_loader(
         dataset,
         batch_size=-(-size // distributed.world_size()),
@@ -165,9 +169,9 @@ def build_evaluation(
     )
 
     evaluator = CocoEvaluator(
-        origin.ann_file,
+        dataset.ann_file,
         dataset.classes,
-        read_repaired(origin.ann_file, origin.source),
+        dataset.annotations.document(),
         backend=experiment.evaluator.backend,
     )
     postprocessor = build_postprocessor(experiment).to(device)
@@ -187,16 +191,19 @@ def _share(total_batch_size: int | str) -> int:
     return total_batch_size // world
 
 
-def build_loader(experiment: Experiment, device: torch.device, model: nn.Module) -> TrainLoader:
-    """The pictures to train on, in batches of this rank.
+def build_loader(
+    experiment: Experiment, device: torch.device, model: nn.Module, pictures: ReadSet | None = None
+) -> TrainLoader:
+    """The pictures to train on, in batches of this rank; `pictures` are they where they were read already.
 
     Raises:
         ValueError: As of `build_dataset`, or the processes cannot share a batch.
     """
     settings = experiment.train_dataloader
     mixing = Mixing(experiment.eval_spatial_size, experiment.mixing)
+    pictures = pictures or read_set(experiment.data, settings.dataset, "train")
     return build_train_loader(
-        build_dataset(experiment, settings, model, mixing=mixing),
+        build_dataset(experiment, settings, model, pictures, mixing=mixing),
         batch_size=_share(settings.total_batch_size),
         num_workers=settings.num_workers,
         shuffle=settings.shuffle,
@@ -209,11 +216,19 @@ def build_loader(experiment: Experiment, device: torch.device, model: nn.Module)
 
 
 def build_trainer(
-    experiment: Experiment, device: torch.device, *, resume: str | None = None, tune: str | None = None
+    experiment: Experiment,
+    device: torch.device,
+    pictures: Mapping[str, ReadSet] = MappingProxyType({}),
+    *,
+    resume: str | None = None,
+    tune: str | None = None,
 ) -> Trainer:
-    """Everything for a training run, with pretrained, resumed or tuned weights in place."""
+    """Everything for a training run, with pretrained, resumed or tuned weights in place.
+
+    `pictures` are those of `train` and `val` where they were read already.
+    """
     model = build_model(experiment)
-    loader = build_loader(experiment, device, model)
+    loader = build_loader(experiment, device, model, pictures.get("train"))
     classes = loader.dataset.classes
     if tune is not None:
         _tune(model, Path(tune), classes)
@@ -223,7 +238,7 @@ def build_trainer(
         model=model,
         criterion=build_criterion(experiment).to(device),
         loader=loader,
-        evaluation=build_evaluation(experiment, device, model, classes),
+        evaluation=build_evaluation(experiment, device, model, classes, pictures.get("val")),
         classes=classes,
         config_text=dump(experiment),
         guidance=build_guidance(experiment, model, device),

@@ -10,7 +10,7 @@ import torch
 from . import distributed
 from .assembly import build_criterion, build_evaluation, build_model, build_trainer
 from .core import Experiment
-from .data import Report, examine_before_training, find_origin, read_annotations, sizes_for
+from .data import ReadSet, Report, examine_before_training, find_origins, read_origin, sizes_for
 from .evaluation import CocoMetrics
 from .files import make_folder
 from .solver.batch_size import probe
@@ -44,9 +44,9 @@ def train(
         newest = newest_checkpoint(files)
         # a worker that died before the first checkpoint starts as it did
         resume, tune = (newest, None) if newest else (None if resume == "auto" else resume, tune)
-    report = _examined(experiment)
+    pictures, report = _read(experiment, "train", "val")
     experiment = _seeded(_sized(experiment, device, resume), resume)
-    trainer = build_trainer(experiment, device, resume=resume, tune=tune)
+    trainer = build_trainer(experiment, device, pictures, resume=resume, tune=tune)
     # only now: a run that cannot start leaves nothing behind
     folder = make_folder(experiment.output_dir)
     if distributed.is_main() and not restarted:
@@ -58,20 +58,27 @@ def train(
     trainer.fit()
 
 
-def _examined(experiment: Experiment) -> Report | None:
-    """What the main rank finds in the data; None on the others, which wait for it.
+def _read(experiment: Experiment, *splits: str) -> tuple[dict[str, ReadSet], Report | None]:
+    """The pictures and objects of a run; and what the main rank finds in them, if they are trained on.
+
+    The others wait for it, and take from the cache what it read of a large JSON.
 
     Raises:
         ValueError: The data would stop the run.
     """
-    report = None
+    loaders = {"train": experiment.train_dataloader, "val": experiment.val_dataloader}
+    stated = {split: loaders[split].dataset for split in splits}
+    origins, report = find_origins(experiment.data, stated), None
+    found: dict[str, ReadSet] = {}
+    if not distributed.is_main():
+        distributed.barrier()
+    elif "train" in splits:
+        lenient = [split for split, own in stated.items() if own.drop_empty_boxes]
+        report, found = examine_before_training(origins, lenient=lenient)
+    found = {s: found.get(s) or read_origin(origins[s], own, s) for s, own in stated.items()}
     if distributed.is_main():
-        sets = {"train": experiment.train_dataloader.dataset, "val": experiment.val_dataloader.dataset}
-        origins = {name: find_origin(experiment.data, stated, name) for name, stated in sets.items()}
-        lenient = [name for name, stated in sets.items() if stated.drop_empty_boxes]
-        report = examine_before_training(origins, lenient=lenient)
-    distributed.barrier()  # the headers of a large set take their time
-    return report
+        distributed.barrier()  # the headers of a large set take their time
+    return found, report
 
 
 def _sized(experiment: Experiment, device: torch.device, resume: str | None) -> Experiment:
@@ -132,11 +139,11 @@ def test(experiment: Experiment, device: torch.device, *, checkpoint: str | None
     model.to(device).eval()
     precision = choose_precision(device, use_amp=experiment.use_amp, dtype=experiment.amp.dtype)
     names = class_names(state)
+    pictures = _read(experiment, "val")[0]["val"]
     if names is not None and not state.get("classes"):  # a published file's, by their number
-        origin = find_origin(experiment.data, experiment.val_dataloader.dataset, "val")
-        own = read_annotations(origin.ann_file, source=origin.source).classes
+        own = pictures.annotations.classes
         names = None if len(own.names) == len(names.names) else names  # labels are numbered as upstream does
-    evaluation = build_evaluation(experiment, device, model, names)
+    evaluation = build_evaluation(experiment, device, model, names, pictures)
     metrics, _ = evaluation(model, precision)
     folder, step = Path(experiment.output_dir), int(state.get("step", 0))
     record_test(folder, evaluation, metrics, Path(checkpoint), step=step)

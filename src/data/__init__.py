@@ -9,7 +9,7 @@ from .doctor import Report
 from .loader import EvalLoader, TrainLoader, build_eval_loader, build_train_loader
 from .mixing import Chances, Mixing
 from .multi_scale import draw_size, sizes_for, to_device_images
-from .origin import Origin, count_classes, find_origin
+from .origin import Origin, ReadSet, count_classes, find_origin, find_origins, read_origin, read_set
 from .packed import PackedAnnotations
 from .pipeline import TRANSFORMS, Pipeline, build_pipeline
 from .sampler import EvalBatches, TrainBatches
@@ -29,6 +29,7 @@ __all__ = [
     "PackedAnnotations",
     "Pipeline",
     "PictureError",
+    "ReadSet",
     "Report",
     "TrainBatches",
     "TrainLoader",
@@ -42,7 +43,10 @@ __all__ = [
     "draw_size",
     "examine_before_training",
     "find_origin",
+    "find_origins",
     "read_annotations",
+    "read_origin",
+    "read_set",
     "read_repaired",
     "rgb_of",
     "sizes_for",

@@ -11,6 +11,7 @@ import math
 import mmap
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +19,12 @@ import torch
 from ..files import replacing
 from ..structures import ClassNames
 from .annotations import follow_classes, read_annotations
-from .packed import PackedAnnotations
+from .formats import Source
+from .packed import PackedAnnotations, StatedObjects
 
 logger = logging.getLogger(__name__)
 
-MAGIC = b"DFANN\0\0\2"
+MAGIC = b"DFANN\0\0\3"
 HEADER = 48  # where it begins
 ALIGNMENT = 16  # of the header's end and of every array
 SMALLEST = 8_000_000  # bytes of JSON; less is read within a tenth of a second, and leaves no file behind
@@ -35,12 +37,24 @@ ARRAYS = {
     "labels": np.int64,
     "ends": np.int64,
 }
+STATED = {
+    "owner_ids": np.int64,
+    "category_ids": np.int64,
+    "boxes_xywh_px": np.float64,
+    "areas": np.float64,
+    "crowd": np.bool_,
+}
 
 
 def load_annotations(
-    path: Path, classes: ClassNames | None = None, *, drop_empty_boxes: bool = False
+    path: Path,
+    classes: ClassNames | None = None,
+    source: Source | None = None,
+    *,
+    drop_empty_boxes: bool = False,
+    scored: bool = False,
 ) -> PackedAnnotations:
-    """What `read_annotations` gives; for a large file from a cache, where there is one that fits.
+    """What `read_annotations` gives; for a large JSON from a cache, where there is one that fits.
 
     The cache lies in the user's cache folder (XDG_CACHE_HOME, or ~/.cache). It fits if it was made of the
     same bytes: all of them are read and compared by their SHA-256, so no time stamp is trusted.
@@ -48,18 +62,33 @@ def load_annotations(
     Raises:
         ValueError: As `read_annotations`.
     """
-    if not path.is_file() or path.stat().st_size < SMALLEST or (cache := cache_path(path)) is None:
-        return read_annotations(path, classes, drop_empty_boxes=drop_empty_boxes)
+    if source is not None or not is_cached(path):
+        return read_annotations(path, classes, source, drop_empty_boxes=drop_empty_boxes, scored=scored)
     digest = digest_of_file(path)
-    packed = _read(cache, digest)
-    if packed is None or (packed.dropped and not drop_empty_boxes):
-        fresh = read_annotations(path, drop_empty_boxes=drop_empty_boxes)
-        unchanged = digest_of_file(path) == digest  # since it was read a second time
-        packed = _read(cache, digest) if unchanged and _write(cache, digest, fresh) else None
-        packed = packed or fresh
+    packed = _read(path, digest)
+    if packed is None or (packed.dropped and not drop_empty_boxes) or (scored and packed.stated is None):
+        fresh = read_annotations(path, drop_empty_boxes=drop_empty_boxes, scored=scored)
+        packed = keep_annotations(path, digest, fresh)
     elif packed.dropped:
         logger.warning("annotation file %s", packed.dropped)
     return packed if classes is None else follow_classes(packed, classes, path)
+
+
+def keep_annotations(path: Path, digest: str, packed: PackedAnnotations) -> PackedAnnotations:
+    """Put what was read of a large JSON into its cache; the same, mapped from there where that is possible.
+
+    Args:
+        path: The file.
+        digest: Its `digest_of_file` before it was read; it is not kept if it changed since.
+        packed: What was read.
+    """
+    unchanged = digest_of_file(path) == digest
+    return (unchanged and _write(path, digest, packed) and _read(path, digest)) or packed
+
+
+def is_cached(path: Path) -> bool:
+    """Whether it is a file large enough for a cache, of a user with a home."""
+    return path.is_file() and path.stat().st_size >= SMALLEST and cache_path(path) is not None
 
 
 def cache_path(path: Path) -> Path | None:
@@ -86,9 +115,12 @@ def _padded(data: bytes, fill: bytes = b"\0") -> bytes:
     return data + fill * (-len(data) % ALIGNMENT)
 
 
-def _write(cache: Path, digest: str, packed: PackedAnnotations) -> bool:
+def _write(path: Path, digest: str, packed: PackedAnnotations) -> bool:
     """Put the cache in place in one step; False, with a warning, where it cannot be written."""
-    arrays = [getattr(packed, name).numpy() for name in ARRAYS]
+    cache = cache_path(path)
+    assert cache is not None, "of a user without a home nothing is cached"
+    tensors = [getattr(packed, name) for name in ARRAYS] + list(packed.stated or ())
+    arrays = [tensor.numpy() for tensor in tensors]
     header = {
         "digest": digest,
         "shapes": [array.shape for array in arrays],
@@ -108,8 +140,10 @@ def _write(cache: Path, digest: str, packed: PackedAnnotations) -> bool:
     return True
 
 
-def _read(cache: Path, digest: str) -> PackedAnnotations | None:
+def _read(path: Path, digest: str) -> PackedAnnotations | None:
     """The annotations, mapped; None, saying why, where the cache is missing, damaged or of other bytes."""
+    cache = cache_path(path)
+    assert cache is not None, "of a user without a home nothing is cached"
     try:
         with cache.open("rb") as file:
             # private, and writable so that torch takes it: pages are shared until one is written to
@@ -133,9 +167,12 @@ def _read(cache: Path, digest: str) -> PackedAnnotations | None:
         logger.info("the annotation file has changed since %s was made; it is made anew", cache)
         return None
     tensors: dict[str, torch.Tensor] = {}
-    for (name, dtype), shape in zip(ARRAYS.items(), header["shapes"], strict=True):
-        array = np.frombuffer(data, dtype, math.prod(shape), start)
+    kinds = [*ARRAYS.items(), *STATED.items()][: len(header["shapes"])]
+    for (name, dtype), shape in zip(kinds, header["shapes"], strict=True):
+        array: np.ndarray[Any, Any] = np.frombuffer(data, dtype, math.prod(shape), start)
         tensors[name] = torch.from_numpy(array.reshape(shape))
         start += array.nbytes + -array.nbytes % ALIGNMENT
     classes = ClassNames(tuple(header["names"]), tuple(header["ids"]))
-    return PackedAnnotations(**tensors, classes=classes, dropped=header["dropped"])
+    own = {name: tensors.pop(name) for name in ARRAYS}
+    stated = StatedObjects(**tensors) if tensors else None
+    return PackedAnnotations(**own, classes=classes, dropped=header["dropped"], stated=stated)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..structures import ClassNames
 from .doctor import Checked, Findings, check_document, check_kind, read_document, strangers
 from .formats import Source
-from .packed import PackedAnnotations
+from .packed import PackedAnnotations, StatedObjects
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ def read_annotations(
     source: Source | None = None,
     *,
     drop_empty_boxes: bool = False,
+    scored: bool = False,
 ) -> PackedAnnotations:
     """Read and check a COCO annotation file, and repair what the doctor can repair.
 
@@ -38,17 +39,16 @@ def read_annotations(
         classes: Number the labels as these (those of the training set); None takes the file's own categories.
         source: What another format's reader made of `path`; None reads it as JSON.
         drop_empty_boxes: Leave boxes without any extent out, with a warning, instead of refusing the file.
+        scored: Keep the objects as they are stated, too.
 
     Raises:
         ValueError: Anything that is wrong with the file, with its place and the remedy.
     """
     findings = Findings(str(path))
     checked = _checked(path, source, findings, drop_empty_boxes=drop_empty_boxes)
-    repaired = [finding for finding in findings.all() if finding.severity == "repaired"]
-    dropped = [f.sentence() for f in repaired if f.code in ("box-empty", "box-outside")]
-    if dropped:
-        logger.warning("annotation file %s", "; ".join(dropped))
-    packed = pack(checked)._replace(dropped="; ".join(dropped))
+    packed = pack(checked, findings, scored=scored)
+    if packed.dropped:
+        logger.warning("annotation file %s", packed.dropped)
     return packed if classes is None else follow_classes(packed, classes, path)
 
 
@@ -76,8 +76,10 @@ def _checked(path: Path, source: Source | None, findings: Findings, *, drop_empt
     return checked
 
 
-def pack(checked: Checked) -> PackedAnnotations:
-    """The pictures and objects to train on, in a few tensors."""
+def pack(checked: Checked, findings: Findings, *, scored: bool) -> PackedAnnotations:
+    """The pictures and objects to train on, in a few tensors; those to be scored where that is asked for."""
+    repaired = [finding for finding in findings.all() if finding.severity == "repaired"]
+    dropped = [f.sentence() for f in repaired if f.code in ("box-empty", "box-outside")]
     listed, objects = checked.listed, checked.objects
     names = [name.encode("utf-8", "surrogatepass") for name in listed.names]
     order = np.argsort(objects.position, kind="stable")
@@ -91,6 +93,23 @@ def pack(checked: Checked) -> PackedAnnotations:
         labels=torch.from_numpy(labels),
         ends=_ends(np.bincount(objects.position, minlength=len(listed.ids))),
         classes=checked.classes,
+        dropped="; ".join(dropped),
+        stated=_stated(objects.entries) if scored else None,
+    )
+
+
+def _stated(entries: Sequence[dict[str, Any]]) -> StatedObjects:
+    boxes = [entry["bbox"] for entry in entries]
+    areas = [entry.get("area") for entry in entries]
+    return StatedObjects(
+        owner_ids=torch.tensor([entry["image_id"] for entry in entries], dtype=torch.int64),
+        category_ids=torch.tensor([entry["category_id"] for entry in entries], dtype=torch.int64),
+        boxes_xywh_px=torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4),
+        areas=torch.tensor(
+            [box[2] * box[3] if area is None else area for area, box in zip(areas, boxes, strict=True)],
+            dtype=torch.float64,
+        ),
+        crowd=torch.tensor([bool(entry.get("iscrowd", 0)) for entry in entries], dtype=torch.bool),
     )
 
 

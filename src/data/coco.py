@@ -10,11 +10,12 @@ from torch.utils.data import Dataset
 
 from ..structures import ClassNames, Target
 from .annotation_cache import load_annotations
-from .annotations import read_annotations
+from .annotations import follow_classes
 from .decode import PictureError, decode_rgb
 from .doctor import Findings, check_files
 from .formats import Source
 from .mixing import Chances, Mixing
+from .packed import PackedAnnotations
 from .pipeline import Pipeline
 from .seeds import seed_of, torch_cpu_seeded
 
@@ -41,6 +42,7 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
         classes: ClassNames | None = None,
         mixing: Mixing | None = None,
         source: Source | None = None,
+        annotations: PackedAnnotations | None = None,
         *,
         drop_empty_boxes: bool = False,
     ) -> None:
@@ -55,6 +57,7 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
                 file's.
             mixing: Mixes pictures as often as `set_epoch` says.
             source: What another format's reader made of `ann_file`; None reads it as JSON.
+            annotations: What was read of `ann_file` already, if anything was.
             drop_empty_boxes: Leave boxes of no size out instead of refusing the file.
 
         Raises:
@@ -65,12 +68,11 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
         self.transforms = transforms
         self.seed = seed
         self.mixing = mixing
-        if source is None:
-            self.annotations = load_annotations(self.ann_file, classes, drop_empty_boxes=drop_empty_boxes)
-        else:
-            self.annotations = read_annotations(
-                self.ann_file, classes, source, drop_empty_boxes=drop_empty_boxes
-            )
+        if annotations is None:
+            annotations = load_annotations(self.ann_file, source=source, drop_empty_boxes=drop_empty_boxes)
+        if classes is not None:
+            annotations = follow_classes(annotations, classes, self.ann_file)
+        self.annotations = annotations
         self.classes = self.annotations.classes
         self._real_folder = os.path.realpath(self.img_folder)
         findings = Findings(str(self.ann_file))

@@ -1,20 +1,38 @@
 """The pictures and objects of an annotation file in a few tensors that processes share.
 
-Legend: M pictures, N objects of the whole file, S bytes of all file names.
+Legend: M pictures, N objects to train on, G objects with crowds and empty boxes, S bytes of all file names.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from ..structures import ClassNames
 
 
+class StatedObjects(NamedTuple):
+    """Objects as the annotation file states them, repaired where it could not be read as it is meant.
+
+    Attributes:
+        owner_ids: [G] int64, id of each object's picture.
+        category_ids: [G] int64.
+        boxes_xywh_px: [G, 4] float64, left, top, width and height.
+        areas: [G] float64, the file's `area` (of the mask, where there is one), else width * height.
+        crowd: [G] bool.
+    """
+
+    owner_ids: Tensor
+    category_ids: Tensor
+    boxes_xywh_px: Tensor
+    areas: Tensor
+    crowd: Tensor
+
+
 class PackedAnnotations(NamedTuple):
     """The pictures and training objects of one annotation file.
 
     Lists of dicts cost every forked worker a private copy (reference counts are written into them), tensors
-    cost it nothing. Crowds are not training objects; the evaluation reads them from the file itself.
+    cost it nothing. Crowds are not training objects; the evaluation finds them in `stated`.
 
     Attributes:
         image_ids: [M] int64.
@@ -26,6 +44,7 @@ class PackedAnnotations(NamedTuple):
         ends: [M + 1] int64, picture i has the objects from `ends[i]` to `ends[i + 1]`.
         classes: The classes, by label.
         dropped: Which boxes were left out and why, in words; empty if none were.
+        stated: All objects as COCO's measure wants them; None where nothing is to be scored.
     """
 
     image_ids: Tensor
@@ -37,6 +56,7 @@ class PackedAnnotations(NamedTuple):
     ends: Tensor
     classes: ClassNames
     dropped: str = ""
+    stated: StatedObjects | None = None
 
     def file_name(self, index: int) -> str:
         """The file name of one picture, as the JSON has it."""
@@ -55,3 +75,13 @@ class PackedAnnotations(NamedTuple):
         """Copies of one picture's boxes [n, 4] and labels [n]."""
         start, end = self.ends[index : index + 2].tolist()
         return self.boxes_xyxy_px[start:end].clone(), self.labels[start:end].clone()
+
+    def document(self) -> dict[str, Any]:
+        """What COCO's measure needs of the file, in COCO's form."""
+        assert self.stated is not None, "it was not read to be scored"
+        keys = ("image_id", "category_id", "bbox", "area", "iscrowd")
+        rows = zip(*(column.tolist() for column in self.stated), strict=True)
+        return {
+            "images": [{"id": image_id} for image_id in self.image_ids.tolist()],
+            "annotations": [dict(zip(keys, row, strict=True)) for row in rows],
+        }

@@ -191,9 +191,7 @@ def test_a_run_goes_on_with_a_teacher_of_its_own_width_alone(
 def save_features(config: Path, folder: Path) -> None:
     """What the tiny teacher says of each training picture, as tools/extract_features.py would save it."""
     experiment = assembly.load(config)
-    dataset = assembly.build_dataset(
-        experiment, experiment.train_dataloader, assembly.build_model(experiment)
-    )
+    dataset = assembly.build_loader(experiment, CPU, assembly.build_model(experiment)).dataset
     batch = collate([dataset[i] for i in range(len(dataset))])
     tokens = tiny_teacher({"extract_cls_token": False})(batch.images / 255)["patch_tokens"]
     writer = FeatureWriter(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ...structures import ClassNames
 from ..formats.coco import without_group
 from ..formats.source import Source
-from .checked import check_document
+from .checked import Checked, check_document
 from .document import Entry, check_kind, read_document
 from .files import check_files
 from .findings import Finding, Findings
@@ -26,47 +26,50 @@ class Part(NamedTuple):
     Attributes:
         name: `train`, `val` or another; the others are compared with `train`.
         img_folder: Folder that its file names are relative to.
-        document: COCO-shaped; None where it could not be read.
-        places: Where each annotation was written, if not in a COCO JSON.
-        findings: What was found in reading it; what is found later is added.
-        drop_empty_boxes: Whether boxes without an extent are left out instead of being an error.
+        checked: What it says, checked; None where it could not be read.
+        findings: What was found in reading and checking it; what is found later is added.
         follows_exif: Whether its boxes were put right for pictures that EXIF turns.
     """
 
     name: str
     img_folder: Path
-    document: Entry | None
-    places: Sequence[str]
+    checked: Checked | None
     findings: Findings
-    drop_empty_boxes: bool = False
     follows_exif: bool = False
 
 
-def part_of_json(name: str, path: Path, img_folder: Path, *, drop_empty_boxes: bool = False) -> Part:
-    """A set in a COCO JSON."""
+def part_of_json(
+    name: str, path: Path, img_folder: Path, *, drop_empty_boxes: bool = False, roboflow: bool = False
+) -> Part:
+    """A set in a COCO JSON; Roboflow's has a category that is none."""
     findings = Findings(str(path))
-    return Part(name, img_folder, read_document(path, findings), (), findings, drop_empty_boxes)
+    document = read_document(path, findings)
+    if document is not None and roboflow:
+        document = without_group(document)
+    return Part(name, img_folder, _checked(document, findings, (), drop_empty_boxes), findings)
 
 
 def part_of_source(name: str, source: Source, *, drop_empty_boxes: bool = False) -> Part:
     """A set that a reader of a format has read; a COCO JSON is read again, for what only its text shows."""
     if source.format in ("coco", "roboflow"):
-        part = part_of_json(name, source.path, source.img_folder, drop_empty_boxes=drop_empty_boxes)
-        if source.format == "coco" or part.document is None:
-            return part
-        return part._replace(document=without_group(part.document))
+        roboflow = source.format == "roboflow"
+        return part_of_json(
+            name, source.path, source.img_folder, drop_empty_boxes=drop_empty_boxes, roboflow=roboflow
+        )
     findings = Findings(f"{source.path} ({name})")
     for fault in source.faults:
         findings.add(fault.kind, [fault])
-    return Part(
-        name,
-        source.img_folder,
-        check_kind(source.document, findings),
-        source.places,
-        findings,
-        drop_empty_boxes,
-        follows_exif=source.format == "yolo",
-    )
+    document = check_kind(source.document, findings)
+    checked = _checked(document, findings, source.places, drop_empty_boxes)
+    return Part(name, source.img_folder, checked, findings, follows_exif=source.format == "yolo")
+
+
+def _checked(
+    document: Entry | None, findings: Findings, places: Sequence[str], drop_empty_boxes: bool
+) -> Checked | None:
+    if document is None:
+        return None
+    return check_document(document, findings, places=places, drop_empty_boxes=drop_empty_boxes)
 
 
 def examine(parts: Sequence[Part], *, decode: bool, findings: Findings | None = None) -> Report:
@@ -95,11 +98,9 @@ def examine(parts: Sequence[Part], *, decode: bool, findings: Findings | None = 
 
 
 def _examine_one(part: Part, *, decode: bool) -> tuple[Examined, Split]:
-    if part.document is None:
+    checked = part.checked
+    if checked is None:
         return Examined(part.name, part.findings.where, 0, 0, 0), Split(part.name, NO_CLASSES, (), ())
-    checked = check_document(
-        part.document, part.findings, places=part.places, drop_empty_boxes=part.drop_empty_boxes
-    )
     listed = checked.listed
     paths = check_files(part.img_folder, listed.names, part.findings)
     jobs = [

@@ -1,10 +1,12 @@
 """COCO's JSON as people keep it: a file for each split, and a folder of pictures; Roboflow's folders too."""
 
 import json
+import mmap
 import os
 import re
 from collections.abc import Mapping
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from .files import SPLITS, relative, split_folders
@@ -17,6 +19,8 @@ SPLIT_NAME = re.compile(
 )
 HALVES = {"train": "split_train.json", "val": "split_val.json"}  # what tools/dataset/split.py writes
 SAMPLE = 20  # file names that tell which folder is meant
+FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
+CATEGORIES = re.compile(rb'"categories"\s*:\s*(?=\[)')
 EMPTY: Document = {"images": [], "annotations": [], "categories": []}
 
 
@@ -63,7 +67,7 @@ def find_roboflow(root: Path) -> dict[str, Path]:
 def coco_layout(root: Path, files: Mapping[str, Path]) -> Layout:
     """The dataset of these annotation files."""
     readers = {split: partial(_read_coco, root, path) for split, path in files.items()}
-    return Layout("coco", root, readers, partial(_categories, readers))
+    return Layout("coco", root, readers, partial(_categories_alone, readers, files), files)
 
 
 def roboflow_layout(root: Path, files: Mapping[str, Path]) -> Layout:
@@ -72,11 +76,41 @@ def roboflow_layout(root: Path, files: Mapping[str, Path]) -> Layout:
     return Layout("roboflow", root, readers, partial(_categories, readers))
 
 
+def _first(readers: Mapping[str, object]) -> str:
+    return next(split for split in ("train", "all", *readers) if split in readers)
+
+
 def _categories(readers: Mapping[str, partial[Source]]) -> list[Document]:
-    first = next(readers[split] for split in ("train", "all", *readers) if split in readers)()
-    first.require_readable()
-    categories = first.document.get("categories")
+    source = readers[_first(readers)]()
+    source.require_readable()
+    categories = source.document.get("categories")
     return categories if isinstance(categories, list) else []
+
+
+def _categories_alone(readers: Mapping[str, partial[Source]], files: Mapping[str, Path]) -> list[Document]:
+    """The categories without all else that a large JSON holds; all is read where it has not one such list."""
+    text, size = _text(files[_first(files)]), 1 << 16
+    starts = [match.end() for match in CATEGORIES.finditer(text)]
+    while len(starts) == 1:
+        try:
+            part = text[starts[0] : starts[0] + size].decode(errors="ignore")
+            found, _ = json.JSONDecoder().raw_decode(part)
+        except (ValueError, RecursionError):  # cut off, or broken
+            if starts[0] + size >= len(text):
+                break
+            size *= 16
+        else:
+            return list(found)
+    return _categories(readers)
+
+
+def _text(path: Path) -> bytes | mmap.mmap:
+    """What a file holds, of which only what is looked at is read; nothing where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError):  # ValueError: an empty file
+        return b""
 
 
 def _read_json(root: Path, path: Path) -> tuple[Document, tuple[str, ...], tuple[Fault, ...]]:
@@ -95,10 +129,10 @@ def _read_json(root: Path, path: Path) -> tuple[Document, tuple[str, ...], tuple
 
 def _read_coco(root: Path, path: Path) -> Source:
     document, places, faults = _read_json(root, path)
-    return Source("coco", path, _img_folder(root, path, document), document, places, faults)
+    return Source("coco", path, img_folder_of(root, path), document, places, faults)
 
 
-def _img_folder(root: Path, path: Path, document: Document) -> Path:
+def img_folder_of(root: Path, path: Path) -> Path:
     """The folder that has the pictures: the first of the usual ones that has most of the first few."""
     match = SPLIT_NAME.match(path.stem.lower())
     own = (match["name"], *SPLITS.get(match["split"], ()), *_aliases(match["split"])) if match else ()
@@ -106,11 +140,16 @@ def _img_folder(root: Path, path: Path, document: Document) -> Path:
         folder for name in own for folder in (root / "images" / name, root / name / "images", root / name)
     ]
     candidates += [root / "images" / "default", root / "images", root / "JPEGImages", root, path.parent]
-    images = document.get("images")
-    entries = images[:SAMPLE] if isinstance(images, list) else []
-    names = [i["file_name"] for i in entries if isinstance(i, dict) and isinstance(i.get("file_name"), str)]
+    names = [_string(match[1]) for match in islice(FILE_NAME.finditer(_text(path)), SAMPLE)]
     present = [folder for folder in dict.fromkeys(candidates) if folder.is_dir()]
     return max(present, key=lambda folder: sum(os.path.isfile(folder / name) for name in names))
+
+
+def _string(text: bytes) -> str:
+    try:
+        return str(json.loads(text))
+    except ValueError:  # no text
+        return ""
 
 
 def _aliases(name: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 Format = Literal["coco", "roboflow", "yolo", "voc"]
@@ -87,12 +88,14 @@ class Layout(NamedTuple):
         root: Its folder.
         readers: Reads a split, by its name: `train`, `val`, `test`, or `all` where there are no splits.
         categories: Reads COCO's `categories`, which all splits share; a ValueError where they cannot be read.
+        jsons: The plain COCO JSON of a split, by its name: it needs none of these readers.
     """
 
     format: Format
     root: Path
     readers: Mapping[str, Callable[[], Source]]
     categories: Callable[[], list[Document]]
+    jsons: Mapping[str, Path] = MappingProxyType({})
 
     def read(self, split: str) -> Source:
         """The split of this name.

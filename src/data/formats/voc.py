@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from .source import Document, Fault, Layout, Source
 from .voc_xml import VocError, VocFile, read_voc
 
 NAME_LISTS = ("labelmap.txt", "labels.txt", "classes.txt")
+Reader = Callable[[Path], VocFile]
 
 
 class _Split(NamedTuple):
@@ -49,12 +50,13 @@ def voc_layout(root: Path) -> Layout:
     """The dataset of a folder with `Annotations` and `JPEGImages`, or with such folders for each split."""
     root = root.resolve()
     splits = _find_splits(root)
-    categories = partial(_categories, root, splits)
+    read = cache(read_voc)  # the classes are those in use, so that each file is needed twice
+    categories = cache(partial(_categories, root, splits, read))
     readers = {}
     for name, split in splits.items():
         others = [part.img_folder for key, part in splits.items() if key != name]
         alone = split.names is None and not any(f.is_relative_to(split.img_folder) for f in others)
-        readers[name] = partial(_read, root, split, categories, all_pictures=alone)
+        readers[name] = partial(_read, root, split, read, categories, all_pictures=alone)
     return Layout("voc", root, readers, categories)
 
 
@@ -121,7 +123,7 @@ def _read_list(path: Path, xml_folder: Path) -> list[tuple[int, str]]:
     return names
 
 
-def _categories(root: Path, splits: Mapping[str, _Split]) -> list[Document]:
+def _categories(root: Path, splits: Mapping[str, _Split], read: Reader) -> list[Document]:
     """COCO's categories, numbered from 1: those of a list of names, else all in use, by their name."""
     listed = next((root / name for name in NAME_LISTS if (root / name).is_file()), None)
     if listed is not None:
@@ -129,17 +131,17 @@ def _categories(root: Path, splits: Mapping[str, _Split]) -> list[Document]:
         names = [line for line in lines if line and not line.startswith("#") and line != "background"]
     else:
         used = {split: part for split, part in splits.items() if split != "test"} or splits
-        names = sorted({name for part in used.values() for name in _names_in_use(root, part)})
+        names = sorted({name for part in used.values() for name in _names_in_use(root, part, read)})
     return [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
 
 
-def _names_in_use(root: Path, split: _Split) -> set[str]:
+def _names_in_use(root: Path, split: _Split, read: Reader) -> set[str]:
     found: set[str] = set()
     for _, path in _xml_files(root, split)[0]:
         if not path.is_relative_to(root):
             continue
         try:
-            found |= {item.name for item in read_voc(path).objects if item.name}
+            found |= {item.name for item in read(path).objects if item.name}
         except VocError:
             continue  # the reader of the split notes it
     return found
@@ -155,9 +157,14 @@ def _xml_files(root: Path, split: _Split) -> tuple[list[tuple[int, Path]], list[
 
 
 def _read(
-    root: Path, split: _Split, categories: Callable[[], list[Document]], *, all_pictures: bool
+    root: Path,
+    split: _Split,
+    read: Reader,
+    categories: Callable[[], list[Document]],
+    *,
+    all_pictures: bool,
 ) -> Source:
-    reading = _Reading(root, split, categories())
+    reading = _Reading(root, split, read, categories())
     files, faults = _xml_files(root, split)
     reading.faults += faults
     for line, path in files:
@@ -181,8 +188,9 @@ def _read(
 class _Reading:
     """The document, as it grows file by file."""
 
-    def __init__(self, root: Path, split: _Split, categories: list[Document]) -> None:
+    def __init__(self, root: Path, split: _Split, read: Reader, categories: list[Document]) -> None:
         self._root = root
+        self._read = read
         self._split = split
         pictures, self.faults = pictures_below(split.img_folder, root)
         self._pictures = by_stem(pictures)
@@ -202,7 +210,7 @@ class _Reading:
         """Read one XML file, and see that its picture is there."""
         place = relative(path, self._root)
         try:
-            content = read_voc(path)
+            content = self._read(path)
         except VocError as error:
             self.fault(place, "file-unreadable", str(error))
             self._keep(self._pictures.get(path.stem, []))

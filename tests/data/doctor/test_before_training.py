@@ -32,10 +32,14 @@ def origins(data):
     return {split: Origin(data.folder / "images", data.json(split)) for split in ("train", "val")}
 
 
+def visit(data, lenient=()):
+    return examine_before_training(origins(data), lenient=lenient)[0]
+
+
 def test_clean_data_is_let_through_and_small_data_leaves_nothing_behind(tmp_path):
     data = Dataset(tmp_path / "data")
     data.write()
-    assert examine_before_training(origins(data), lenient=()).findings == ()
+    assert visit(data).findings == ()
     assert not (tmp_path / "cache").exists()
 
 
@@ -46,7 +50,7 @@ def test_all_faults_of_both_sets_are_told_at_once(tmp_path):
     data.image(2).write_bytes(b"")
     data.write()
     with pytest.raises(ValueError, match="box-empty") as caught:
-        examine_before_training(origins(data), lenient=())
+        visit(data)
     first, *table = str(caught.value).splitlines()
     assert str(data.json("train")) in first and "(and 2 more, in the table)" in first
     rows = [line.split()[:4] for line in table if line.startswith("error ")]
@@ -59,7 +63,7 @@ def test_all_faults_of_both_sets_are_told_at_once(tmp_path):
 
 def test_empty_boxes_of_training_may_be_left_out_and_that_is_said(tmp_path):
     data, _ = broken("a box without width", tmp_path / "data")
-    (finding,) = examine_before_training(origins(data), lenient=("train",)).findings
+    (finding,) = visit(data, lenient=("train",)).findings
     assert (finding.code, finding.severity) == ("box-empty", "repaired") and "left out" in finding.remedy
 
 
@@ -69,43 +73,43 @@ def test_a_truncated_picture_stops_a_run_before_it_starts(tmp_path, monkeypatch,
     monkeypatch.setattr(before_training, "DECODED", decoded)
     data, _ = broken(name, tmp_path / "data")
     with pytest.raises(ValueError, match="picture-truncated"):
-        examine_before_training(origins(data), lenient=())
+        visit(data)
 
 
 def test_pictures_of_small_sets_are_compared(tmp_path, monkeypatch):
     monkeypatch.setattr(before_training, "DECODED", 7)
     data, _ = broken("a re encoded copy in the other set", tmp_path / "data")
-    (finding,) = examine_before_training(origins(data), lenient=()).findings
+    (finding,) = visit(data).findings
     assert finding.code == "split-look-alike"
     monkeypatch.setattr(before_training, "DECODED", 6)
-    assert examine_before_training(origins(data), lenient=()).findings == ()
+    assert visit(data).findings == ()
 
 
 def test_what_was_found_without_decoding_is_not_taken_for_more(tmp_path, monkeypatch):
     monkeypatch.setattr(annotation_cache, "SMALLEST", 0)
     data, _ = broken("a copy in the other set", tmp_path / "data")
     monkeypatch.setattr(before_training, "DECODED", 0)
-    assert examine_before_training(origins(data), lenient=()).findings == ()
+    assert visit(data).findings == ()
     monkeypatch.setattr(before_training, "DECODED", 2_000)
-    (finding,) = examine_before_training(origins(data), lenient=()).findings
+    (finding,) = visit(data).findings
     assert finding.code == "split-same-bytes"
 
 
 def test_large_data_is_looked_at_once_until_it_changes(tmp_path, monkeypatch, looks):
     monkeypatch.setattr(annotation_cache, "SMALLEST", 0)
     data, _ = broken("a box of negative width", tmp_path / "data")
-    first = examine_before_training(origins(data), lenient=())
+    first = visit(data)
     assert [f.code for f in first.findings] == ["box-swapped"] and len(looks) == 1
-    assert examine_before_training(origins(data), lenient=()) == first and len(looks) == 1
-    examine_before_training(origins(data), lenient=("train",))
+    assert visit(data) == first and len(looks) == 1
+    visit(data, lenient=("train",))
     assert len(looks) == 2, "another setting may find something else"
-    examine_before_training(origins(data), lenient=())
+    visit(data)
     seen = len(looks)
     data.image().unlink()
     with pytest.raises(ValueError, match="picture-missing"):
-        examine_before_training(origins(data), lenient=())
+        visit(data)
     with pytest.raises(ValueError, match="picture-missing"):
-        examine_before_training(origins(data), lenient=())
+        visit(data)
     assert len(looks) == seen + 2, "errors are looked for again each time"
 
 
@@ -113,10 +117,10 @@ def test_a_changed_document_is_looked_at_again(tmp_path, monkeypatch, looks):
     monkeypatch.setattr(annotation_cache, "SMALLEST", 0)
     data = Dataset(tmp_path / "data")
     data.write()
-    assert examine_before_training(origins(data), lenient=()).findings == ()
+    assert visit(data).findings == ()
     data.val["annotations"][0]["id"] = 0
     data.write()
-    (finding,) = examine_before_training(origins(data), lenient=()).findings
+    (finding,) = visit(data).findings
     assert finding.code == "annotation-id-zero" and len(looks) == 2
 
 
@@ -125,15 +129,15 @@ def test_a_damaged_memory_is_made_anew(tmp_path, monkeypatch, looks, content):
     monkeypatch.setattr(annotation_cache, "SMALLEST", 0)
     data = Dataset(tmp_path / "data")
     data.write()
-    examine_before_training(origins(data), lenient=())
-    (memory,) = (tmp_path / "cache" / "dfine").iterdir()
+    visit(data)
+    (memory,) = (tmp_path / "cache" / "dfine").glob("*.examined")
     good = json.loads(memory.read_text())
     memory.write_text(content)
-    examine_before_training(origins(data), lenient=())
+    visit(data)
     assert len(looks) == 2 and json.loads(memory.read_text()) == good
     damaged = {**good, "report": {**good["report"], "findings": [{"code": "box-tiny"}]}}
     memory.write_text(json.dumps(damaged))
-    examine_before_training(origins(data), lenient=())
+    visit(data)
     assert len(looks) == 3
 
 
@@ -143,5 +147,5 @@ def test_where_nothing_can_be_kept_the_data_is_looked_at_each_time(tmp_path, mon
     data = Dataset(tmp_path / "data")
     data.write()
     for _ in range(2):
-        assert examine_before_training(origins(data), lenient=()).findings == ()
+        assert visit(data).findings == ()
     assert len(looks) == 2

@@ -145,3 +145,30 @@ def make_splits(pictures: Path) -> Splits:
                 )
         splits[split] = {"images": images, "annotations": annotations, "categories": categories}
     return splits
+
+
+TINY = """\
+__include__: ['{demo}']
+eval_spatial_size: [64, 64]
+epochs: 1
+print_freq: 1
+seed: 3
+device: cpu
+stages: [{{start: 0, strong_augmentation: True}}]
+DINOv3Backbone:
+  {{embed_dim: 32, depth: 3, num_heads: 2, out_channels: [32, 32, 32], interaction_indexes: [0, 1, 2]}}
+HybridEncoder: {{hidden_dim: 32, nhead: 2, dim_feedforward: 32}}
+DFINETransformer:
+  {{hidden_dim: 32, nhead: 2, dim_feedforward: 32, num_layers: 2, num_queries: 12, num_denoising: 6}}
+DFINEPostProcessor: {{num_top_queries: 12}}
+lr_scheduler: {{flat_epochs: 0}}
+train_dataloader: {{total_batch_size: {batch}}}
+"""
+
+
+def write_config(folder: Path, repo_root: Path, batch: int) -> Path:
+    """The demo's experiment with a model that trains within seconds."""
+    path = folder / "tiny.yml"
+    demo = repo_root / "configs" / "dfine" / "dfine_dinov3_demo.yml"
+    path.write_text(TINY.format(demo=demo, batch=batch))
+    return path

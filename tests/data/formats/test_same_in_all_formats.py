@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from four_formats import WRITERS, Splits, make_splits, read_splits, write_yolo
+from four_formats import WRITERS, Splits, make_splits, read_splits, write_config, write_yolo
 
 import train
 from src import assembly, distributed, door
@@ -85,31 +85,9 @@ def test_six_digits_move_a_box_by_less_than_a_hundredth_of_a_pixel(copies: Copie
     assert 0 < moved.abs().max() < 0.01
 
 
-TINY = """\
-__include__: ['{demo}']
-eval_spatial_size: [64, 64]
-epochs: 1
-print_freq: 1
-seed: 3
-device: cpu
-stages: [{{start: 0, strong_augmentation: True}}]
-DINOv3Backbone:
-  {{embed_dim: 32, depth: 3, num_heads: 2, out_channels: [32, 32, 32], interaction_indexes: [0, 1, 2]}}
-HybridEncoder: {{hidden_dim: 32, nhead: 2, dim_feedforward: 32}}
-DFINETransformer:
-  {{hidden_dim: 32, nhead: 2, dim_feedforward: 32, num_layers: 2, num_queries: 12, num_denoising: 6}}
-DFINEPostProcessor: {{num_top_queries: 12}}
-lr_scheduler: {{flat_epochs: 0}}
-train_dataloader: {{total_batch_size: {batch}}}
-"""
-
-
 @pytest.fixture
 def config(copies: Copies, tmp_path: Path, repo_root: Path) -> Path:
-    path = tmp_path / "tiny.yml"
-    demo = repo_root / "configs" / "dfine" / "dfine_dinov3_demo.yml"
-    path.write_text(TINY.format(demo=demo, batch=len(copies.splits["train"]["images"]) // 2))
-    return path
+    return write_config(tmp_path, repo_root, batch=len(copies.splits["train"]["images"]) // 2)
 
 
 @pytest.fixture
