@@ -122,16 +122,11 @@ def _entry_dict(entry: Entry) -> dict[str, Any]:
         "speeds": [
             {
                 "runtime": speed.runtime,
-                "batch_1_ms": _milliseconds(speed.single),
-                f"batch_{speed.batch}_ms": _milliseconds(speed.batched),
+                "batch_1_ms": speed.single.milliseconds(),
+                f"batch_{speed.batch}_ms": speed.batched.milliseconds(),
                 f"batch_{speed.batch}_pictures_per_second": speed.pictures_per_second,
             }
             for speed in entry.speeds
         ],
         "metrics": entry.metrics,
     }
-
-
-def _milliseconds(timing: Timing) -> dict[str, float]:
-    median, lower, upper = (1e3 * value for value in timing[:3])
-    return {"median": median, "lower_quartile": lower, "upper_quartile": upper, "calls": timing.num_calls}

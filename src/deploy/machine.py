@@ -24,6 +24,7 @@ class Machine(NamedTuple):
         python: Version.
         torch: Version.
         onnxruntime: Version, None where it is not used.
+        openvino: Version, None where it is not used.
     """
 
     cpu: str
@@ -34,6 +35,7 @@ class Machine(NamedTuple):
     python: str
     torch: str
     onnxruntime: str | None
+    openvino: str | None = None
 
     def line(self) -> str:
         """All of it as one line of text."""
@@ -46,20 +48,24 @@ class Machine(NamedTuple):
             f"Python {self.python}",
             f"torch {self.torch}",
             *([] if self.onnxruntime is None else [f"ONNX Runtime {self.onnxruntime}"]),
+            *([] if self.openvino is None else [f"OpenVINO {self.openvino}"]),
         ]
         return ", ".join(parts)
 
 
-def this_machine(device: torch.device, *, onnx: bool = False, cpuinfo: Path = CPUINFO) -> Machine:
+def this_machine(
+    device: torch.device, *, onnx: bool = False, openvino: bool = False, cpuinfo: Path = CPUINFO
+) -> Machine:
     """The machine as it is now.
 
     Args:
         device: Where PyTorch computes.
         onnx: Whether ONNX Runtime is used too.
+        openvino: Whether OpenVINO is.
         cpuinfo: Linux's list of processors.
 
     Raises:
-        ValueError: ONNX Runtime is to be used and is not installed.
+        ValueError: A package that is to be used is not installed.
     """
     return Machine(
         cpu=_cpu_name(cpuinfo),
@@ -70,6 +76,7 @@ def this_machine(device: torch.device, *, onnx: bool = False, cpuinfo: Path = CP
         python=platform.python_version(),
         torch=torch.__version__,
         onnxruntime=str(require("onnxruntime").__version__) if onnx else None,
+        openvino=str(require("openvino").__version__).partition("-")[0] if openvino else None,
     )
 
 

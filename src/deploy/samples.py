@@ -63,7 +63,7 @@ def first_of(
     Raises:
         ValueError: The annotation file is missing or faulty, or none of its pictures can be read.
     """
-    images = list(islice(_readable(origin), count))
+    images = list(islice(readable(origin), count))
     if not images:
         raise ValueError(f"none of the pictures of {origin.ann_file} can be read in {origin.img_folder}")
     sizes = [(image.height, image.width) for image in images]
@@ -73,7 +73,12 @@ def first_of(
     return Samples(tensors, torch.tensor(sizes), f"the first pictures of {origin.ann_file}")
 
 
-def _readable(origin: Origin) -> Iterator[Image.Image]:
+def readable(origin: Origin) -> Iterator[Image.Image]:
+    """The pictures of a dataset that can be read, as stored, one by one.
+
+    Raises:
+        ValueError: The annotation file is missing or faulty.
+    """
     if not origin.img_folder.is_dir():
         return
     annotations = read_annotations(origin.ann_file, source=origin.source, drop_empty_boxes=True)

@@ -1,4 +1,4 @@
-"""Rows of text as aligned columns."""
+"""Rows of text as a table, for a terminal or a page."""
 
 from collections.abc import Collection, Sequence
 
@@ -19,3 +19,10 @@ def table(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[s
         for row in rows
     ]
     return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
+
+
+def markdown(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
+    """The same as a table of Markdown."""
+    head, *others = ("| " + " | ".join(row) + " |" for row in rows)
+    rule = "|".join("---" if column in left else "---:" for column in range(len(rows[0])))
+    return [head, f"|{rule}|", *others]

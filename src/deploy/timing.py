@@ -22,6 +22,11 @@ class Timing(NamedTuple):
     upper: float
     num_calls: int
 
+    def milliseconds(self) -> dict[str, float]:
+        """Plain values that `json.dump` takes."""
+        median, lower, upper = (1e3 * value for value in self[:3])
+        return {"median": median, "lower_quartile": lower, "upper_quartile": upper, "calls": self.num_calls}
+
 
 def interleaved(
     calls: Sequence[Callable[[], object]],

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from lively import enliven
 from PIL import Image
 
 from src import assembly
@@ -45,6 +46,7 @@ def make_lab(folder: Path, repo_root: Path, classes: ClassNames) -> Lab:
     config = repo_root / "configs/dfine/dfine_dinov3_demo.yml"
     torch.manual_seed(0)
     model, _, _, experiment = assembly.load_detector(config, None, [*TINY, "num_classes=3"])
+    enliven(model)
     state = {"model": model.state_dict(), "classes": classes._asdict()}
     save_checkpoint(folder / "plain.pth", state)
     save_checkpoint(folder / "best.pth", {**state, "config": assembly.dump(experiment)})

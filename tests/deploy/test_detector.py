@@ -131,6 +131,15 @@ def test_a_checkpoint_carries_its_config_and_classes(lab: Lab, card: ModelCard) 
     assert float(found.boxes.max()) > 104
 
 
+def test_the_deploy_form_gives_what_was_trained(lab: Lab, pictures: list[Image.Image]) -> None:
+    as_trained = Detector.load(lab.folder, device="cpu", as_trained=True)
+    expected = together(as_trained(pictures, threshold=0.0))
+    found = together(lab.detector(pictures, threshold=0.0))
+    assert not torch.equal(found.boxes_xyxy_px, expected.boxes_xyxy_px), "the same model twice"
+    agreement = compare(expected, found, Tolerance(score=1e-3, box_px=0.5, ap=0))
+    assert agreement.num_compared >= 45 * len(pictures)
+
+
 def test_a_folder_stands_for_its_best_checkpoint(lab: Lab, pictures: list[Image.Image]) -> None:
     found = Detector.load(lab.folder, device="cpu")(pictures[0], 0.0)
     assert torch.equal(found[0].scores, lab.detector(pictures[0], 0.0)[0].scores)
@@ -178,6 +187,7 @@ def test_a_published_checkpoint_knows_cocos_classes(repo_root: Path, tmp_path: P
         ("model.bin", {}, "model.bin: is no .pth"),
         ("model.onnx", {"device": "cuda"}, "runs on the CPU"),
         ("model.xml", {"config": "x.yml"}, "holds its whole model"),
+        ("model.onnx", {"as_trained": True}, "leave config, overrides, device, compiling and as_trained out"),
     ],
 )
 def test_what_cannot_be_loaded_is_told(
