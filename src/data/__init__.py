@@ -1,6 +1,6 @@
 """Pictures and their boxes: from COCO files to batches."""
 
-from .annotations import read_annotations, read_repaired
+from .annotations import read_annotations
 from .before_training import examine_before_training
 from .coco import CocoDetection
 from .collate import collate
@@ -47,7 +47,6 @@ __all__ = [
     "read_annotations",
     "read_origin",
     "read_set",
-    "read_repaired",
     "rgb_of",
     "sizes_for",
     "to_device_images",

@@ -18,7 +18,7 @@ import torch
 
 from ..files import replacing
 from ..structures import ClassNames
-from .annotations import follow_classes, read_annotations
+from .annotations import read_annotations
 from .formats import Source
 from .packed import PackedAnnotations, StatedObjects
 
@@ -47,12 +47,7 @@ STATED = {
 
 
 def load_annotations(
-    path: Path,
-    classes: ClassNames | None = None,
-    source: Source | None = None,
-    *,
-    drop_empty_boxes: bool = False,
-    scored: bool = False,
+    path: Path, source: Source | None = None, *, drop_empty_boxes: bool = False, scored: bool = False
 ) -> PackedAnnotations:
     """What `read_annotations` gives; for a large JSON from a cache, where there is one that fits.
 
@@ -63,7 +58,7 @@ def load_annotations(
         ValueError: As `read_annotations`.
     """
     if source is not None or not is_cached(path):
-        return read_annotations(path, classes, source, drop_empty_boxes=drop_empty_boxes, scored=scored)
+        return read_annotations(path, source, drop_empty_boxes=drop_empty_boxes, scored=scored)
     digest = digest_of_file(path)
     packed = _read(path, digest)
     if packed is None or (packed.dropped and not drop_empty_boxes) or (scored and packed.stated is None):
@@ -71,7 +66,7 @@ def load_annotations(
         packed = keep_annotations(path, digest, fresh)
     elif packed.dropped:
         logger.warning("annotation file %s", packed.dropped)
-    return packed if classes is None else follow_classes(packed, classes, path)
+    return packed
 
 
 def keep_annotations(path: Path, digest: str, packed: PackedAnnotations) -> PackedAnnotations:

@@ -23,12 +23,7 @@ MAX_EXAMPLES = 5
 
 
 def read_annotations(
-    path: Path,
-    classes: ClassNames | None = None,
-    source: Source | None = None,
-    *,
-    drop_empty_boxes: bool = False,
-    scored: bool = False,
+    path: Path, source: Source | None = None, *, drop_empty_boxes: bool = False, scored: bool = False
 ) -> PackedAnnotations:
     """Read and check a COCO annotation file, and repair what the doctor can repair.
 
@@ -36,7 +31,6 @@ def read_annotations(
 
     Args:
         path: The JSON file.
-        classes: Number the labels as these (those of the training set); None takes the file's own categories.
         source: What another format's reader made of `path`; None reads it as JSON.
         drop_empty_boxes: Leave boxes without any extent out, with a warning, instead of refusing the file.
         scored: Keep the objects as they are stated, too.
@@ -49,14 +43,14 @@ def read_annotations(
     packed = pack(checked, findings, scored=scored)
     if packed.dropped:
         logger.warning("annotation file %s", packed.dropped)
-    return packed if classes is None else follow_classes(packed, classes, path)
+    return packed
 
 
 def read_repaired(path: Path, source: Source | None = None) -> dict[str, Any]:
-    """The document for those who score by COCO's rules: repaired where they could not read it as it is meant.
+    """The document, repaired where COCO's tools could not read it as it is meant.
 
     Boxes of no extent, boxes over the edge and repeated ones stay as the file has them: COCO's tools can read
-    those, and the numbers are theirs.
+    those.
 
     Raises:
         ValueError: As `read_annotations`.

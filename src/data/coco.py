@@ -13,7 +13,6 @@ from .annotation_cache import load_annotations
 from .annotations import follow_classes
 from .decode import PictureError, decode_rgb
 from .doctor import Findings, check_files
-from .formats import Source
 from .mixing import Chances, Mixing
 from .packed import PackedAnnotations
 from .pipeline import Pipeline
@@ -41,7 +40,6 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
         seed: int = 0,
         classes: ClassNames | None = None,
         mixing: Mixing | None = None,
-        source: Source | None = None,
         annotations: PackedAnnotations | None = None,
         *,
         drop_empty_boxes: bool = False,
@@ -50,13 +48,12 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
 
         Args:
             img_folder: Folder that the JSON's file names are relative to.
-            ann_file: COCO JSON.
+            ann_file: COCO JSON, or what `annotations` were read from.
             transforms: Applied to every picture.
             seed: Of all random draws of the transforms.
             classes: The training set's classes, which the labels of an evaluation set follow; None takes the
                 file's.
             mixing: Mixes pictures as often as `set_epoch` says.
-            source: What another format's reader made of `ann_file`; None reads it as JSON.
             annotations: What was read of `ann_file` already, if anything was.
             drop_empty_boxes: Leave boxes of no size out instead of refusing the file.
 
@@ -69,7 +66,7 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
         self.seed = seed
         self.mixing = mixing
         if annotations is None:
-            annotations = load_annotations(self.ann_file, source=source, drop_empty_boxes=drop_empty_boxes)
+            annotations = load_annotations(self.ann_file, drop_empty_boxes=drop_empty_boxes)
         if classes is not None:
             annotations = follow_classes(annotations, classes, self.ann_file)
         self.annotations = annotations

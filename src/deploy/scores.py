@@ -8,13 +8,14 @@ import torch
 from tqdm import tqdm
 
 from ..core import DatasetSettings
-from ..data import CocoDetection, Origin, build_eval_loader, find_origin, read_repaired, to_device_images
+from ..data import CocoDetection, Origin, build_eval_loader, find_origin, read_origin, to_device_images
 from ..evaluation import CocoEvaluator, CocoMetrics
 from ..ops.padding import framed
 from .predictor import evaluation_pipeline
 from .runtimes import Runtime
 
 BATCH = 8
+LENIENT = DatasetSettings(drop_empty_boxes=True)  # the score counts them, as COCO's tools do
 
 
 def origin_of(paths: Sequence[Path]) -> Origin:
@@ -35,7 +36,7 @@ def origin_of(paths: Sequence[Path]) -> Origin:
 
 def count_pictures(origin: Origin) -> int:
     """How many pictures a dataset has."""
-    return len(read_repaired(origin.ann_file, origin.source)["images"])
+    return len(read_origin(origin, LENIENT, "val").annotations.image_ids)
 
 
 def coco_numbers(runtime: Runtime, origin: Origin, *, batch_size: int = BATCH) -> CocoMetrics:
@@ -54,15 +55,15 @@ def coco_numbers(runtime: Runtime, origin: Origin, *, batch_size: int = BATCH) -
             the runtime's, or a score or a box is not finite.
     """
     pipeline = evaluation_pipeline(runtime.input_hw, keep_ratio=runtime.keep_ratio)
+    pictures = read_origin(origin, LENIENT, "val")
     dataset = CocoDetection(
-        origin.img_folder,
-        origin.ann_file,
+        pictures.img_folder,
+        pictures.ann_file,
         pipeline,
         classes=runtime.classes,
-        source=origin.source,
-        drop_empty_boxes=True,  # the score counts them, as COCO's tools do
+        annotations=pictures.annotations,
     )
-    evaluator = CocoEvaluator(origin.ann_file, runtime.classes, read_repaired(origin.ann_file, origin.source))
+    evaluator = CocoEvaluator(origin.ann_file, runtime.classes, pictures.annotations.document())
     loader = build_eval_loader(dataset, batch_size=batch_size)
     for batch in tqdm(loader, desc="evaluate", unit="batch", disable=not sys.stderr.isatty(), leave=False):
         sizes = batch.targets.sizes_hw

@@ -7,6 +7,7 @@ import torch
 
 from src.data import annotation_cache, read_annotations
 from src.data.annotation_cache import cache_path, load_annotations
+from src.data.annotations import follow_classes
 from src.structures import ClassNames
 
 
@@ -48,10 +49,31 @@ def test_a_cache_gives_what_the_file_gives_without_reading_it(disk, reads):
     assert os.listdir(cache_path(path).parent) == [cache_path(path).name]  # nothing else is left there
 
 
+def test_what_is_to_be_scored_is_kept_as_it_is_stated(disk, reads):
+    crowd = {**disk.document["annotations"][0], "bbox": [0.1, 0.2, 30.3, 40.7], "iscrowd": 1, "area": 17.25}
+    disk.document["annotations"].append({**crowd, "id": 99})
+    del disk.document["annotations"][1]["area"]
+    path = disk.write()
+    assert load_annotations(path).stated is None and len(reads) == 1
+    for _ in range(2):  # the cache of what is trained on alone does not suffice
+        document = load_annotations(path, scored=True).document()
+        assert len(reads) == 2
+        assert [i["id"] for i in document["images"]] == [100, 101, 102]
+        keys = ("image_id", "category_id", "bbox", "area", "iscrowd")
+        assert [tuple(a[key] for key in keys) for a in document["annotations"]] == [
+            (100, 9, [4, 6, 10, 20], 200, False),
+            (101, 9, [5, 6, 10, 20], 200, False),
+            (102, 9, [6, 6, 10, 20], 200, False),
+            (100, 9, [0.1, 0.2, 30.3, 40.7], 17.25, True),
+        ]
+    assert load_annotations(path).labels.tolist() == [2, 2, 2] and len(reads) == 2
+
+
 def test_a_file_without_objects_can_be_cached(disk, reads):
     disk.document["annotations"] = []
     path = disk.write()
     assert _same(load_annotations(path), load_annotations(path)) and len(reads) == 1
+    assert load_annotations(path, scored=True).document()["annotations"] == []
 
 
 def test_a_changed_file_makes_the_cache_anew_even_with_the_same_size_and_time(disk, reads, caplog):
@@ -130,10 +152,10 @@ def test_labels_follow_the_training_sets_classes(disk, reads):
     path = disk.write()
     classes = ClassNames(("zero", "two", "five", "nine"), (0, 2, 5, 9))
     load_annotations(path)
-    followed = load_annotations(path, classes)
+    followed = follow_classes(load_annotations(path), classes, path)
     assert followed.labels.tolist() == [3, 3, 3] and followed.classes == classes and len(reads) == 1
     with pytest.raises(ValueError, match="9 'nine'.*training set"):
-        load_annotations(path, ClassNames(("two", "five", "nein"), (2, 5, 9)))
+        follow_classes(load_annotations(path), ClassNames(("two", "five", "nein"), (2, 5, 9)), path)
 
 
 def test_small_files_leave_nothing_behind(disk, monkeypatch):

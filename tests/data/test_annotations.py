@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from src.data import read_annotations
+from src.data.annotations import follow_classes
 from src.structures import ClassNames
 
 
@@ -76,10 +77,10 @@ def test_byte_order_mark_and_utf16_and_unicode_names_are_read(disk):
 
 def test_labels_follow_the_training_sets_classes(disk):
     classes = ClassNames(("zero", "two", "five", "nine"), (0, 2, 5, 9))
-    packed = read_annotations(disk.write(), classes)
+    packed = follow_classes(read_annotations(disk.write()), classes, disk.json)
     assert packed.classes == classes and packed.labels.tolist() == [3, 3, 3]
     with pytest.raises(ValueError, match="9 'nine'.*training set"):
-        read_annotations(disk.json, ClassNames(("two", "five", "nein"), (2, 5, 9)))
+        follow_classes(read_annotations(disk.json), ClassNames(("two", "five", "nein"), (2, 5, 9)), disk.json)
 
 
 def test_a_spawned_worker_gets_handles_not_copies(make_disk):

@@ -14,7 +14,7 @@ from four_formats import WRITERS, Splits, make_splits, read_splits, write_config
 
 import train
 from src import assembly, distributed, door
-from src.data import CocoDetection, build_pipeline
+from src.data import CocoDetection, build_pipeline, read_annotations
 from src.data.formats import recognise
 from src.evaluation.ground_truth import read_ground_truth
 from src.solver.checkpoint import save_checkpoint
@@ -51,7 +51,9 @@ def copies(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def dataset(folder: Path, split: str) -> CocoDetection:
     source = recognise(folder).read(split)
     assert source.faults == ()
-    return CocoDetection(source.img_folder, source.path, build_pipeline([], (), (64, 64)), source=source)
+    annotations = read_annotations(source.path, source)
+    pipeline = build_pipeline([], (), (64, 64))
+    return CocoDetection(source.img_folder, source.path, pipeline, annotations=annotations)
 
 
 @pytest.mark.parametrize("name", WRITERS)
