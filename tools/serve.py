@@ -1,6 +1,7 @@
 """Serve a trained or exported detector over HTTP, with a page to try it."""
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -65,7 +66,8 @@ def main() -> None:
         max_wait_ms=args.max_wait_ms,
     )
     app = build_app(service, token)
-    serve(app, args.host, args.port, timeout_s=args.timeout_s, is_guarded=token is not None)
+    with contextlib.closing(service):
+        serve(app, args.host, args.port, timeout_s=args.timeout_s, is_guarded=token is not None)
 
 
 if __name__ == "__main__":

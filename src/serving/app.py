@@ -1,8 +1,6 @@
 """The service's addresses."""
 
-import contextlib
 import mimetypes
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from .schema import PROBLEMS, Answer, Health, ModelFacts, Problem, predict_body
 from .service import Service
 
 PAGE = Path(__file__).parent / "page"
+IN_WORDS = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 BEARER = {"bearer": {"type": "http", "scheme": "bearer"}}
 
 
@@ -23,22 +22,15 @@ def build_app(service: Service, token: str | None = None) -> FastAPI:
     """The ASGI application of a service.
 
     Args:
-        service: Who answers; closed when the application ends.
+        service: Who answers; it outlives the application.
         token: What requests to `/predict` and `/metrics` must carry; None asks for nothing.
     """
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        service.close()
-
     app = FastAPI(
         title=f"D-FINE: {service.name}",
         description="Finds objects in pictures.",
         version="1",
         docs_url=None,
         redoc_url=None,
-        lifespan=lifespan,
     )
     app.add_middleware(Guard, metrics=service.metrics)
     app.add_exception_handler(Exception, _failed)
@@ -95,7 +87,7 @@ def _add_facts(app: FastAPI, service: Service, token: str | None) -> None:
     @app.get(
         "/metrics",
         response_class=PlainTextResponse,
-        responses=_problems(401) if token else {},
+        responses={401: {**PROBLEMS[401], "content": IN_WORDS}} if token else {},
         openapi_extra=_guarded(token),
     )
     async def metrics(request: Request) -> Response:

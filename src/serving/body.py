@@ -19,7 +19,7 @@ class Body:
     def __init__(self, request: Request, limits: Limits) -> None:
         self._receive = request.receive
         self._declared = request.headers.get("content-length", "")
-        self._waits = "expect" in request.headers
+        self._is_coming = "expect" not in request.headers
         self._limits = limits
         self.ended = False
 
@@ -52,6 +52,7 @@ class Body:
         try:
             await asyncio.wait_for(take(), self._limits.timeout_s)
         except asyncio.TimeoutError as error:
+            self._is_coming = False
             raise problem(
                 408, f"the body did not come within the {self._limits.timeout_s:g} s that it may take"
             ) from error
@@ -60,9 +61,9 @@ class Body:
     async def drain(self) -> None:
         """Throw the rest away: a client that is still sending would otherwise not come to read its answer.
 
-        What is very long or slow is left, and so is what the client sends only when told to.
+        What is very long or was too slow is left, and so is what the client sends only when told to.
         """
-        if self._waits:
+        if not self._is_coming:
             return
 
         async def throw_away() -> None:

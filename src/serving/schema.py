@@ -85,6 +85,7 @@ class FormThreshold(BaseModel):
     threshold: Threshold
 
 
+ONE_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"
 TEXT = {"schema": {"type": "string"}}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"description": "A picture cannot be decoded: it is of no known kind, truncated or damaged."},
@@ -131,5 +132,9 @@ def predict_body(limits: Limits) -> dict[str, Any]:
         "required": ["files"],
         "additionalProperties": False,
     }
-    content = {"multipart/form-data": {"schema": as_form}, "application/json": {"schema": as_json}}
+    example = {"images": [ONE_PIXEL], "threshold": THRESHOLD}
+    content = {
+        "multipart/form-data": {"schema": as_form},
+        "application/json": {"schema": as_json, "example": example},
+    }
     return {"requestBody": {"required": True, "content": content}}

@@ -35,10 +35,18 @@ def serve(app: FastAPI, host: str, port: int, *, timeout_s: float, is_guarded: b
             logger.warning("%s can be reached from other machines, and no token is asked for", address)
         shown = f"[{address}]" if ":" in address else address
         logger.info("listening at http://%s:%d", shown, bound)
-        config = uvicorn.Config(
+        signal.signal(signal.SIGTERM, _interrupt)  # uvicorn raises the signal again once it has ended
+        http_server(app, timeout_s).run(sockets=[listener])
+
+
+def http_server(app: FastAPI, timeout_s: float) -> uvicorn.Server:
+    """What speaks HTTP; `timeout_s` as of `serve`."""
+    return uvicorn.Server(
+        uvicorn.Config(
             app,
             http="h11",
             ws="none",
+            lifespan="off",
             log_config=None,
             log_level="warning",
             access_log=False,
@@ -46,8 +54,7 @@ def serve(app: FastAPI, host: str, port: int, *, timeout_s: float, is_guarded: b
             server_header=False,
             timeout_graceful_shutdown=math.ceil(timeout_s),
         )
-        signal.signal(signal.SIGTERM, _interrupt)  # uvicorn raises the signal again once it has ended
-        uvicorn.Server(config).run(sockets=[listener])
+    )
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
