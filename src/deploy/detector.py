@@ -46,6 +46,7 @@ class Detector:
         num_threads: int = 0,
         compiled: bool = False,
         as_trained: bool = False,
+        input_size: tuple[int, int] | None = None,
     ) -> "Detector":
         """Open a checkpoint (`.pth`, `.safetensors`), an exported `.onnx`, OpenVINO's `.xml`, or a folder.
 
@@ -61,6 +62,8 @@ class Detector:
             compiled: Compile a checkpoint's model first; such a detector serves one thread.
             as_trained: Leave a checkpoint's model as it was trained, instead of in the form that is deployed:
                 slower, the same within rounding.
+            input_size: (height, width) that pictures are brought to, None for the model's own; a checkpoint
+                takes any, an exported file its own alone unless it was exported with `--dynamic-size`.
 
         Raises:
             ValueError: The file is missing, broken or of no kind named here, it does not fit the config, or a
@@ -70,6 +73,8 @@ class Detector:
         if file.suffix in CHECKPOINTS:
             if num_threads:
                 raise ValueError(f"{file}: threads are for exported files; set OMP_NUM_THREADS for PyTorch")
+            if input_size is not None:
+                overrides = (*overrides, f"eval_spatial_size={list(input_size)}")
             return cls(*_load_checkpoint(file, config, overrides, device, compiled, as_trained))
         if file.suffix not in (".onnx", ".xml"):
             raise ValueError(f"{file}: is no {', '.join(CHECKPOINTS)}, .onnx or .xml file, nor a folder")
@@ -79,7 +84,7 @@ class Detector:
                 "overrides, device, compiling and as_trained out"
             )
         opened = OpenVinoRuntime if file.suffix == ".xml" else OnnxRuntime
-        return cls(opened(file, num_threads=num_threads))
+        return cls(opened(file, num_threads=num_threads, input_hw=input_size))
 
     @classmethod
     def from_pretrained(

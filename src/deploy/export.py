@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -59,10 +59,15 @@ class GraphOptions(NamedTuple):
     Attributes:
         opset: ONNX operator set.
         batch: Pictures per call, None for any number.
+        dynamic_size: Whether the graph takes pictures of any height and width that leave no query without a
+            cell, rather than of the card's `input_hw` alone.
+        simplify: Whether onnxslim looks for nodes to leave out.
     """
 
     opset: int = 18
     batch: int | None = None
+    dynamic_size: bool = False
+    simplify: bool = False
 
 
 PLAIN = GraphOptions()
@@ -77,6 +82,7 @@ class Exported(NamedTuple):
         size_bytes: Its size.
         num_nodes: Nodes of its graph.
         operators: How often each operator occurs, the most frequent first.
+        least_side: Least height and width of its pictures, None where it takes one size alone.
     """
 
     path: Path
@@ -84,6 +90,7 @@ class Exported(NamedTuple):
     size_bytes: int
     num_nodes: int
     operators: dict[str, int]
+    least_side: int | None
 
 
 def export_onnx(deploy: DeployModel, path: Path, card: ModelCard, options: GraphOptions = PLAIN) -> Exported:
@@ -92,7 +99,8 @@ def export_onnx(deploy: DeployModel, path: Path, card: ModelCard, options: Graph
     Args:
         deploy: A detector in eval mode, on the CPU.
         path: Where to; an older file there is replaced.
-        card: What the file says of itself; its `input_hw` is the input size of the graph.
+        card: What the file says of itself; its `input_hw` is the input size of the graph, or what pictures
+            are resized to by default if the graph takes any. Its `least_side` is found here.
         options: How the graph is written.
 
     Raises:
@@ -102,8 +110,11 @@ def export_onnx(deploy: DeployModel, path: Path, card: ModelCard, options: Graph
     assert not deploy.training, "a model is exported in eval mode"
     onnx = require("onnx")
     require("onnxscript")
-    proto = _trace(deploy, card.input_hw, options)
+    card = card._replace(least_side=_least_side(deploy, card.input_hw) if options.dynamic_size else None)
+    proto = _trace(deploy, card, options)
     name_nodes(proto)
+    if options.simplify:
+        proto = _simplified(proto)
     _tidy(proto)
     onnx.helper.set_model_props(proto, to_properties(card))
     onnx.checker.check_model(proto, full_check=True)
@@ -118,7 +129,7 @@ def export_onnx(deploy: DeployModel, path: Path, card: ModelCard, options: Graph
         logger.warning("the graph holds GridSample nodes, which TensorRT is known to fuse wrongly")
     data = proto.SerializeToString()
     write_whole(path, data)
-    return Exported(path, written, len(data), len(proto.graph.node), operators)
+    return Exported(path, written, len(data), len(proto.graph.node), operators, card.least_side)
 
 
 def _check(options: GraphOptions) -> None:
@@ -129,17 +140,31 @@ def _check(options: GraphOptions) -> None:
         raise ValueError(f"batch {options.batch} was asked for, allowed is 1 or more, or none for any number")
 
 
-def _trace(deploy: DeployModel, input_hw: tuple[int, int], options: GraphOptions) -> Any:
+def _least_side(deploy: DeployModel, input_hw: tuple[int, int]) -> int:
+    """The least height and width of a graph for many sizes: all give as many detections."""
+    least = cast(int, deploy.model.least_side)
+    if min(input_hw) < least:
+        raise ValueError(
+            f"a graph of dynamic size takes pictures from {least}x{least} on, which have as many cells as "
+            f"there are queries, but the input size is {input_hw[0]}x{input_hw[1]}; make it larger, take "
+            "fewer queries or leave the size fixed"
+        )
+    return least
+
+
+def _trace(deploy: DeployModel, card: ModelCard, options: GraphOptions) -> Any:
     """The ONNX ModelProto of `deploy`, its weights inside."""
     count = TRACED_BATCH if options.batch is None else options.batch
-    height, width = input_hw
+    height, width = card.input_hw
+    sides = {}
+    if card.least_side is not None:
+        # Not alike and no multiples of anything, so that nothing is taken for a constant or left out.
+        height, width = card.least_side + 41, card.least_side + 83
+        sides = {2: torch.export.Dim("H", min=card.least_side), 3: torch.export.Dim("W", min=card.least_side)}
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(count, 3, height, width, generator=generator)
     sizes_wh = torch.tensor([[width, height]]).repeat(count, 1)
-    dynamic = None
-    if options.batch is None:
-        any_number = torch.export.Dim("N")
-        dynamic = ({0: any_number}, {0: any_number})
+    number = {0: torch.export.Dim("N")} if options.batch is None else {}
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             make_lean(deploy),
@@ -148,7 +173,7 @@ def _trace(deploy: DeployModel, input_hw: tuple[int, int], options: GraphOptions
             opset_version=options.opset,
             input_names=list(INPUTS),
             output_names=list(OUTPUTS),
-            dynamic_shapes=dynamic,
+            dynamic_shapes=({**number, **sides}, number),
             custom_translation_table=translations(),
             external_data=False,
             verbose=False,
@@ -158,6 +183,14 @@ def _trace(deploy: DeployModel, input_hw: tuple[int, int], options: GraphOptions
         optimizer = require("onnxscript.optimizer")
         optimizer.optimize(program.model, input_size_limit=MAX_FOLDED, output_size_limit=MAX_FOLDED)
     return program.model_proto
+
+
+def _simplified(proto: Any) -> Any:
+    """What onnxslim makes of a ModelProto."""
+    before = len(proto.graph.node)
+    simple = require("onnxslim").slim(proto)
+    logger.info("onnxslim: %d nodes became %d", before, len(simple.graph.node))
+    return simple
 
 
 def _tidy(proto: Any) -> None:

@@ -22,12 +22,14 @@ class ModelCard(NamedTuple):
         config: Name of the config that the model was built from.
         keep_ratio: Whether pictures are padded to the input's shape, right or at the bottom, before they are
             resized to it.
+        least_side: Least height and width of `images` where any are taken, None where `input_hw` alone is.
     """
 
     classes: ClassNames
     input_hw: tuple[int, int]
     config: str
     keep_ratio: bool = False
+    least_side: int | None = None
 
 
 def to_properties(card: ModelCard) -> dict[str, str]:
@@ -37,6 +39,7 @@ def to_properties(card: ModelCard) -> dict[str, str]:
     The graph holds the backbone's own normalisation, so the mean is 0 and the std 1.
     """
     state = "padded" if card.keep_ratio else "stored"
+    dynamic = {} if card.least_side is None else {"least_side": str(card.least_side)}
     return {
         "format_version": FORMAT_VERSION,
         "producer": "D-FINE",
@@ -51,6 +54,7 @@ def to_properties(card: ModelCard) -> dict[str, str]:
         "std": "[1.0, 1.0, 1.0]",
         "orig_target_sizes": f"(width, height) of each picture as {state}, int64",
         "boxes": "x0, y0, x1, y1 in pixels of orig_target_sizes",
+        **dynamic,
     }
 
 
@@ -75,6 +79,7 @@ def from_properties(properties: Mapping[str, str], source: str) -> ModelCard:
         names = tuple(str(name) for name in json.loads(properties["class_names"]))
         ids = tuple(int(i) for i in json.loads(properties["class_ids"]))
         height, width = (int(side) for side in json.loads(properties["input_size_hw"]))
+        least_side = int(properties["least_side"]) if "least_side" in properties else None
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{source}: its metadata cannot be read ({error!r}); {remedy}") from error
     if len(names) != len(ids) or min(height, width) < 1:
@@ -83,4 +88,5 @@ def from_properties(properties: Mapping[str, str], source: str) -> ModelCard:
             f"{height}x{width}, which do not fit together; {remedy}"
         )
     keep_ratio = properties.get("resize", "").startswith(PADDED)
-    return ModelCard(ClassNames(names, ids), (height, width), properties.get("config", ""), keep_ratio)
+    config = properties.get("config", "")
+    return ModelCard(ClassNames(names, ids), (height, width), config, keep_ratio, least_side)

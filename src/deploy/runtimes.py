@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..structures import ClassNames, Detections
 from .extras import require
-from .metadata import INPUTS, OUTPUTS, from_properties
+from .metadata import INPUTS, OUTPUTS, ModelCard, from_properties
 
 Feed = dict[str, NDArray[Any]]
 
@@ -95,15 +95,17 @@ class TorchRuntime:
 class OnnxRuntime:
     """A file that `export_onnx` wrote, run by ONNX Runtime on the CPU."""
 
-    def __init__(self, path: Path, *, num_threads: int = 0) -> None:
+    def __init__(self, path: Path, *, num_threads: int = 0, input_hw: tuple[int, int] | None = None) -> None:
         """Open the file.
 
         Args:
             path: The ONNX file.
             num_threads: Threads for one call, 0 for as many as there are cores.
+            input_hw: (height, width) that pictures are resized to, None for the file's own.
 
         Raises:
-            ValueError: The file is missing, broken, or was not written by this project.
+            ValueError: The file is missing, broken, was not written by this project, or does not take that
+                size.
         """
         _check_file(path)
         self._session = _open(path, num_threads)
@@ -111,7 +113,7 @@ class OnnxRuntime:
         _check_interface(path, set(shapes), {one.name for one in self._session.get_outputs()})
         card = from_properties(self._session.get_modelmeta().custom_metadata_map, str(path))
         self.classes = card.classes
-        self.input_hw = card.input_hw
+        self.input_hw = _chosen_size(path, card, input_hw)
         self.keep_ratio = card.keep_ratio
         batch = shapes["images"][0]
         self.batch: int | None = batch if isinstance(batch, int) else None
@@ -131,16 +133,25 @@ class OpenVinoRuntime:
     Any thread may call `run`; one call waits for the other.
     """
 
-    def __init__(self, path: Path, *, num_threads: int = 0, bfloat16: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        num_threads: int = 0,
+        bfloat16: bool = False,
+        input_hw: tuple[int, int] | None = None,
+    ) -> None:
         """Open the file.
 
         Args:
             path: The ONNX or `.xml` file; one of a fixed batch is faster.
             num_threads: Threads for one call, 0 for as many as there are cores.
             bfloat16: Let the processor calculate in bfloat16 where it can: faster, and less exact.
+            input_hw: (height, width) that pictures are resized to, None for the file's own.
 
         Raises:
-            ValueError: The file is missing, broken, or was not written by this project.
+            ValueError: The file is missing, broken, was not written by this project, or does not take that
+                size.
         """
         _check_file(path)
         openvino = require("openvino")
@@ -161,7 +172,7 @@ class OpenVinoRuntime:
         stored = model.get_rt_info()["framework"] if model.has_rt_info(["framework"]) else {}
         card = from_properties({key: str(value.value) for key, value in stored.items()}, str(path))
         self.classes = card.classes
-        self.input_hw = card.input_hw
+        self.input_hw = _chosen_size(path, card, input_hw)
         self.keep_ratio = card.keep_ratio
         batch = inputs["images"][0]
         self._lock = threading.Lock()
@@ -182,6 +193,26 @@ def _check_file(path: Path) -> None:
     """Refuse a path at which there is no file."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file; export one with tools/deployment/export_onnx.py")
+
+
+def _chosen_size(path: Path, card: ModelCard, input_hw: tuple[int, int] | None) -> tuple[int, int]:
+    """`input_hw`, or the file's own where it is None.
+
+    Raises:
+        ValueError: The file does not take it.
+    """
+    if input_hw is None or input_hw == card.input_hw:
+        return card.input_hw
+    size = f"pictures of {input_hw[0]}x{input_hw[1]} (height x width) were asked for"
+    if card.least_side is None:
+        height, width = card.input_hw
+        raise ValueError(
+            f"{path}: takes pictures of {height}x{width} alone, but {size}; for other sizes export it with "
+            "tools/deployment/export_onnx.py --dynamic-size"
+        )
+    if min(input_hw) < card.least_side:
+        raise ValueError(f"{path}: takes pictures from {card.least_side}x{card.least_side} on, but {size}")
+    return input_hw
 
 
 def _check_interface(path: Path, inputs: set[str], outputs: set[str]) -> None:

@@ -143,6 +143,14 @@ def verify_onnx(path: Path, reference: DeployModel, *, batch: int = NUM_MADE_UP)
     return gather_evidence(path.name, runtime, _in_torch(reference, runtime), samples).agreement
 
 
+def _verify_other_sizes(path: Path, reference: DeployModel, least: int) -> None:
+    """Compare with PyTorch at two more sizes that a graph of dynamic size takes, neither a multiple of 32."""
+    for size_hw in ((least, least + 1), (2 * least + 7, least + 45)):
+        runtime = OnnxRuntime(path, input_hw=size_hw)
+        name = "ONNX Runtime at {}x{}".format(*size_hw)
+        gather_evidence(name, runtime, _in_torch(reference, runtime), made_up(size_hw))
+
+
 def _in_torch(model: DeployModel, like: OnnxRuntime) -> TorchRuntime:
     return TorchRuntime(
         model.model, model.postprocessor, like.classes, like.input_hw, keep_ratio=like.keep_ratio
@@ -189,21 +197,29 @@ def export_verified(
             runtime = OnnxRuntime(exported.path)
             samples = samples or made_up(card.input_hw)
             evidence = gather_evidence("ONNX Runtime", runtime, _in_torch(reference, runtime), samples, data)
-        exported = exported._replace(path=path)
-        digest = hashlib.sha256((folder / path.name).read_bytes()).hexdigest()
+            if exported.least_side is not None:
+                _verify_other_sizes(exported.path, reference, exported.least_side)
         report = {
-            "file": path.name,
-            "sha256": digest,
-            "config": card.config,
-            "input_size_hw": card.input_hw,
-            "batch": options.batch or "any",
-            "opset": exported.opset,
-            "size_bytes": exported.size_bytes,
-            "num_nodes": exported.num_nodes,
-            "operators": exported.operators,
-            "torch": torch.__version__,
+            **_describe(exported, card, options),
             "seconds": round(time.perf_counter() - started, 1),
             "verified": None if evidence is None else evidence.to_dict(),
         }
         (folder / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    return exported, evidence
+    return exported._replace(path=path), evidence
+
+
+def _describe(exported: Exported, card: ModelCard, options: GraphOptions) -> dict[str, Any]:
+    """What the report says of the file itself."""
+    return {
+        "file": exported.path.name,
+        "sha256": hashlib.sha256(exported.path.read_bytes()).hexdigest(),
+        "config": card.config,
+        "input_size_hw": card.input_hw,
+        "least_side": exported.least_side,
+        "batch": options.batch or "any",
+        "opset": exported.opset,
+        "size_bytes": exported.size_bytes,
+        "num_nodes": exported.num_nodes,
+        "operators": exported.operators,
+        "torch": torch.__version__,
+    }

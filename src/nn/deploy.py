@@ -1,7 +1,7 @@
 """A trained model as it is used: norms and factors folded into weights, training's parts left out."""
 
 import copy
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +16,18 @@ from .layers import FrozenBatchNorm2d
 _BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
 
 
-def to_deploy(model: nn.Module) -> nn.Module:
+def to_deploy(model: nn.Module, sampling: Literal["gather", "bilinear"] = "gather") -> nn.Module:
     """A copy of `model` for inference alone: the same outputs within rounding, for less work.
 
     In the copy every convolution that a batch norm follows directly carries it in its weights, a pair of
     3x3 and 1x1 convolutions is one 3x3, layers after `eval_idx` are gone and so are the class heads and
-    quality estimators that do not run and the embedding of noised labels, and deformable attention gathers
-    instead of calling grid_sample. LoRA's factors are in the weights. The weighting function is a constant
-    already.
+    quality estimators that do not run and the embedding of noised labels, and deformable attention that is
+    bilinear gathers instead of calling grid_sample. LoRA's factors are in the weights. The weighting function
+    is a constant already.
 
     Args:
         model: A detector with a DFINETransformer as `decoder`; it is not changed.
+        sampling: `bilinear` leaves grid_sample where it is.
 
     Returns:
         The copy in evaluation mode, without gradients. It must not be set to training mode.
@@ -39,7 +40,7 @@ def to_deploy(model: nn.Module) -> nn.Module:
     _leave_out_training_parts(decoder)
     for module in list(deployed.modules()):
         if isinstance(module, DeformableAttention | PyramidAttention) and module.sampling == "bilinear":
-            module.sampling = "gather"
+            module.sampling = sampling
     _fold_norms(deployed)
     _merge_branches(deployed)
     return deployed

@@ -1,12 +1,13 @@
 """D-FINE: backbone, encoder, decoder."""
 
+import math
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from ..ops.padding import pad_to_multiple
-from ..structures import FinalOutput, Targets, TrainOutput
+from ..structures import FinalOutput, Level, Targets, TrainOutput
 
 SIZE_MULTIPLE = 32  # the coarsest stride, so that every level is exactly half of the one before
 
@@ -33,6 +34,13 @@ class DFINE(nn.Module):
             for name in ("image_mean", "image_std"):
                 values = torch.tensor(cast(tuple[float, ...], getattr(backbone, name)))
                 self.register_buffer(name, values[:, None, None], persistent=False)
+
+    @property
+    def least_side(self) -> int:
+        """From this height and width on there are as many cells as queries; smaller pictures get fewer."""
+        levels = cast(tuple[Level, ...], self.encoder.levels)
+        cells = sum((SIZE_MULTIPLE // level.stride) ** 2 for level in levels)
+        return SIZE_MULTIPLE * math.ceil(math.sqrt(cast(int, self.decoder.num_queries) / cells))
 
     def forward(self, images: Tensor, targets: Targets | None = None) -> TrainOutput | FinalOutput:
         """Detect.

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .padding import is_symbol
+
 Sampling = Literal["bilinear", "gather", "nearest"]
 
 
@@ -159,13 +161,21 @@ def _cells_around(
 ) -> tuple[Tensor, Tensor]:
     """The cells [B, Q, H, P, K] of a picture that each point reads, and their shares; K is 1 or 4."""
     levels = [level for level, count in enumerate(num_points) for _ in range(count)]
-    sizes = locations.new_tensor([shapes_hw[level][::-1] for level in levels])  # [P, 2] widths and heights
-    starts = locations.new_tensor([[sum(h * w for h, w in shapes_hw[:level])] for level in levels])
+    sides = [side for level in levels for side in shapes_hw[level][::-1]]
+    sizes = _numbers(sides, locations).reshape(-1, 2)  # [P, 2] widths and heights
+    starts = _numbers([sum(h * w for h, w in shapes_hw[:level]) for level in levels], locations)[:, None]
     cells, shares = _taps(locations * sizes, sizes, nearest=nearest)
     # Cell numbers are whole numbers in float32: exact for pyramids of up to 16 million cells.
     rows = cells[..., 1, :] * sizes[:, :1] + starts
     cells = (rows[..., :, None] + cells[..., 0, None, :]).flatten(-2).long()
     return cells, (shares[..., 1, :, None] * shares[..., 0, None, :]).flatten(-2)
+
+
+def _numbers(values: list[int], like: Tensor) -> Tensor:
+    """`values`, known or symbols, as a tensor of the device and type of `like`."""
+    if any(map(is_symbol, values)):
+        return torch.cat([like.new_full((1,), value) for value in values])
+    return like.new_tensor(values)
 
 
 def _taps(position: Tensor, sizes: Tensor, *, nearest: bool) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,8 @@ CARD = ModelCard(ClassNames(("cat", "dog", "owl"), (1, 7, 90)), (64, 96), "tiny"
 class TinyDetector(nn.Module):
     """Cells of 8x8 pixels, mixed by LayerNorm and attention, each giving logits and a box."""
 
+    least_side = 24
+
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 16, 8, 8)

@@ -131,6 +131,13 @@ def test_a_checkpoint_carries_its_config_and_classes(lab: Lab, card: ModelCard) 
     assert float(found.boxes.max()) > 104
 
 
+def test_a_checkpoint_takes_any_input_size(lab: Lab) -> None:
+    larger = Detector.load(lab.folder, device="cpu", input_size=(70, 130))
+    assert larger.runtime.input_hw == (70, 130) != lab.detector.runtime.input_hw
+    (found,) = larger(picture((200, 120), 1), 0.0)
+    assert found.boxes.shape == (50, 4)
+
+
 def test_the_deploy_form_gives_what_was_trained(lab: Lab, pictures: list[Image.Image]) -> None:
     as_trained = Detector.load(lab.folder, device="cpu", as_trained=True)
     expected = together(as_trained(pictures, threshold=0.0))

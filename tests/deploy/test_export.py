@@ -1,5 +1,6 @@
 import importlib
 import json
+import logging
 import os
 from pathlib import Path
 from types import ModuleType
@@ -124,3 +125,16 @@ def test_a_missing_package_is_named_with_its_remedy(
 def test_a_model_in_training_mode_is_a_fault_of_ours(card: ModelCard, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="eval mode"):
         export_onnx(DeployModel(nn.Identity(), nn.Identity()), tmp_path / "x.onnx", card)
+
+
+def test_simplified_is_the_same_with_no_more_nodes(
+    exported: Exported, tiny: DeployModel, card: ModelCard, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("onnxslim", reason="pip install -r requirements-export.txt")
+    with caplog.at_level(logging.INFO):
+        simple = export_onnx(tiny, tmp_path / "simple.onnx", card, GraphOptions(simplify=True))
+    assert f"onnxslim: {exported.num_nodes} nodes became {simple.num_nodes}" in caplog.text
+    assert simple.num_nodes <= exported.num_nodes
+    one, other = (onnx.load(done.path).metadata_props for done in (exported, simple))
+    assert {entry.key: entry.value for entry in one} == {entry.key: entry.value for entry in other}
+    assert verify_onnx(simple.path, tiny, batch=1).num_compared > 10

@@ -22,6 +22,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("-o", "--output", type=Path, help="ONNX file (beside the checkpoint, with its name)")
     parser.add_argument("--opset", type=int, default=18, help="ONNX operator set (%(default)s)")
     parser.add_argument("--batch-size", type=int, help="fix the pictures per call (any number)")
+    parser.add_argument("--dynamic-size", action="store_true", help="take pictures of any height and width")
+    parser.add_argument(
+        "--sampling",
+        choices=("gather", "bilinear"),
+        default="gather",
+        help="how attention reads between cells; bilinear writes GridSample nodes (%(default)s)",
+    )
+    parser.add_argument("--simplify", action="store_true", help="leave out what onnxslim finds needless")
     parser.add_argument(
         "--data", type=Path, nargs="+", metavar="PATH", help="compare AP on IMAGES ANNOTATIONS, or a dataset"
     )
@@ -42,11 +50,11 @@ def main() -> None:
     output = args.output or (args.resume or Path(args.config.name)).with_suffix(".onnx")
     data = args.data and origin_of(args.data)
     exported, evidence = export_verified(
-        DeployModel(to_deploy(model), postprocessor).eval(),
+        DeployModel(to_deploy(model, args.sampling), postprocessor).eval(),
         DeployModel(model, postprocessor).eval(),
         output,
         ModelCard(classes, experiment.eval_spatial_size, args.config.stem, experiment.keep_ratio),
-        GraphOptions(args.opset, args.batch_size),
+        GraphOptions(args.opset, args.batch_size, args.dynamic_size, args.simplify),
         samples=None if args.no_check else samples_of(experiment, data),
         data=data,
         check=not args.no_check,

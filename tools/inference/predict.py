@@ -24,6 +24,7 @@ def parse() -> argparse.Namespace:
     add("--batch-size", type=int, default=1, help="pictures at a time (%(default)s)")
     add("--slice", type=int, metavar="PIXELS", help="look at large pictures also in tiles of this side")
     add("--overlap", type=float, default=0.2, help="share of a tile that its neighbour sees (%(default)s)")
+    add("--size", type=int, nargs=2, metavar=("H", "W"), help="bring pictures to this height and width")
     add("--frames", type=int, help="stop after so many")
     add("-d", "--device", help="where a checkpoint runs: cpu, cuda, cuda:1 ... (a GPU if there is one)")
     add("--threads", type=int, default=0, help="for exported files; 0: one for each core (%(default)s)")
@@ -43,6 +44,7 @@ def main() -> None:
         device=args.device,
         num_threads=args.threads,
         compiled=args.compile,
+        input_size=args.size and tuple(args.size),
     )
     done = save_results(
         detector,

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from ...ops.boxes import inverse_sigmoid
 from ...ops.deformable import Sampling
 from ...ops.distribution import distances_to_boxes, expected_distances, weighting_function
+from ...ops.padding import is_symbol
 from ...structures import Denoising, FinalOutput, LayerOutput, Level, Targets, TrainOutput
 from ..layers import MLP, Activation, ConvNorm, flatten_map
 from .checks import check_levels, check_numbers, checked_eval_idx, checked_points, layer_widths
 from .denoising import blocked_pairs, make_noised_queries
 from .layer import DecoderLayer, LayerSizes, Projection, QualityEstimator, make_score_head, stretch
-from .query_selection import candidate_anchors, candidate_ranges, candidate_tokens
+from .query_selection import candidate_anchors, candidate_ranges, candidate_tokens, choose, may_propose
 
 MAX_POSITION = 10.0  # position codes are kept within +-10
 
@@ -208,11 +209,10 @@ class DFINETransformer(nn.Module):
         anchors = candidate_anchors(shapes_hw, extent_hw, ranges, maps[0].device)
         cells = self.enc_output(candidate_tokens(maps, ranges))
         logits = self.enc_score_head(cells).float()
-        if self.query_select_method == "one2many":
-            count = min(self.num_queries, logits.shape[1] * self.num_classes)
-            chosen = logits.flatten(1).topk(count, 1).indices.div(self.num_classes, rounding_mode="floor")
-        else:
-            chosen = logits.amax(-1).topk(min(self.num_queries, logits.shape[1]), 1).indices
+        if is_symbol(shapes_hw[0][0]):
+            inside = may_propose(shapes_hw, extent_hw, logits.device)
+            logits = logits.where(inside[:, None], -torch.inf)
+        chosen = choose(logits, self.num_queries, one2many=self.query_select_method == "one2many")
         cells, logits = _take(cells, chosen), _take(logits, chosen)
         boxes = (self.enc_bbox_head(cells).float() + anchors[chosen]).sigmoid()
         content = cells.detach()
@@ -269,7 +269,7 @@ class DFINETransformer(nn.Module):
 
 def _on_map(boxes: Tensor, extent_hw: tuple[float, float]) -> Tensor:
     """Boxes [..., 4] in units of the picture, in units of the padded map; nothing is copied to the device."""
-    if extent_hw == (1.0, 1.0):
+    if isinstance(extent_hw[0], float) and extent_hw == (1.0, 1.0):
         return boxes
     height, width = (boxes.new_full((1,), extent) for extent in extent_hw)
     return boxes * torch.cat((width, height, width, height))

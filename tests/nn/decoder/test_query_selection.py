@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from src.nn.decoder.query_selection import candidate_anchors, candidate_ranges, candidate_tokens
+from src.nn.decoder.query_selection import candidate_anchors, candidate_ranges, candidate_tokens, may_propose
 
 CPU = torch.device("cpu")
 
@@ -41,6 +41,8 @@ def test_candidates_against_loops(shapes_hw, extent_hw):
     ]
     cells = torch.tensor([(row, column + 1000.0 * level) for level, row, column, *_ in expected])
     torch.testing.assert_close(candidate_tokens(maps, ranges)[0], cells)
+    all_cells = torch.cat([x.flatten(2) for x in maps], 2)[0].T
+    torch.testing.assert_close(all_cells[may_propose(shapes_hw, extent_hw, CPU)], cells)
 
 
 @pytest.mark.parametrize("extent_hw", [(1 / 32, 1.0), (1.0, 1 / 32), (1 / 32, 1 / 32), (2 / 32, 9 / 32)])
