@@ -3,6 +3,7 @@
 Nothing here uses the network unless it is told to, by `download=True` or by a push.
 """
 
+import logging
 import re
 import tempfile
 from pathlib import Path, PurePath
@@ -19,6 +20,8 @@ from ..solver.portable import HUB_CARD, HUB_WEIGHTS, sealed_card
 from .checkpoint_files import portable
 from .model_page import LICENCE_FILE, model_page
 from .trained import Trained, metrics_of, stamp_of
+
+logger = logging.getLogger(__name__)
 
 PAGE = "README.md"
 FILES = (HUB_WEIGHTS, HUB_CARD, PAGE, LICENCE_FILE)
@@ -68,6 +71,8 @@ def save_pretrained(
         write_whole(stage / PAGE, page.encode())
         if text is not None:
             write_whole(stage / LICENCE_FILE, text)
+    if trained.is_dinov3 and text is None:
+        logger.warning("%s: the DINOv3 License asks for a copy of it here; give it as license_file", folder)
 
 
 def find_pretrained(source: str | Path, *, revision: str | None = None, download: bool = False) -> Path:

@@ -124,7 +124,7 @@ def _numbers(experiment: Experiment, metrics: Metrics, ended: str) -> str:
     if not metrics.numbers:
         return "The checkpoint holds no evaluation of these very weights."
     data = dataset_name(experiment)
-    judged = f" on the evaluation pictures of `{_plain(data)}`" if data else ""
+    judged = f" on the evaluation pictures of {_plain(data)}" if data else ""
     table = _table(("metric", "value"), [(name, _share(value)) for name, value in metrics.numbers.items()])
     return f"COCO's numbers{judged}, as the training run measured them for these weights{ended}:\n\n{table}"
 

@@ -101,7 +101,7 @@ def trtexec_command(
     if graph.grid_samples and not allow_grid_sample:
         raise ValueError(
             f"{path}: has {graph.grid_samples} GridSample nodes, which TensorRT is known to fuse wrongly "
-            "without a word (NVIDIA/TensorRT #4813); export it without them, or give --allow-grid-sample"
+            "(NVIDIA/TensorRT #4813); export it with --sampling gather, or give --allow-grid-sample"
         )
     command = [trtexec, f"--onnx={path}", f"--saveEngine={output}", "--stronglyTyped", "--skipInference"]
     if graph.batch is None:

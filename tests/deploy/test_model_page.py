@@ -107,12 +107,18 @@ def test_weights_from_dinov3_are_under_its_licence(trained: Trained, tmp_path: P
         hub.push_to_hub(derived, "user/model")
 
 
-def test_the_licence_is_copied_beside_the_page(trained: Trained, tmp_path: Path) -> None:
+def test_the_licence_is_copied_beside_the_page(
+    trained: Trained, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "terms.txt").write_bytes(b"terms\r\n")
     save_checkpoint(tmp_path / "w.pth", {"model": {"w": torch.zeros(1)}})
     path = tmp_path / "w.pth"
     derived = trained._replace(pretrained=True, path=path, stamp=stamp_of(path))
+    hub.save_pretrained(derived, tmp_path / "bare")
+    assert "asks for a copy of it here" in caplog.text
+    caplog.clear()
     hub.save_pretrained(derived, tmp_path / "model", license_file=tmp_path / "terms.txt")
+    assert caplog.text == ""
     assert (tmp_path / "model" / "LICENSE.md").read_bytes() == b"terms\r\n"
     assert "The copy is in LICENSE.md" in (tmp_path / "model" / "README.md").read_text()
 
