@@ -47,9 +47,9 @@ def drop_small_boxes(sample: Sample, min_size: float) -> Sample:
     return sample._replace(boxes=clipped[kept], labels=sample.labels[kept])
 
 
-def _check_prob(name: str, p: float) -> None:
-    if not 0 <= p <= 1:
-        raise ValueError(f"{name}: p is {p}; a probability from 0 to 1 is allowed")
+def _check(name: str, knob: str, found: float, kind: str, high: float) -> None:
+    if not 0 <= found <= high:
+        raise ValueError(f"{name}: {knob} is {found}; {kind} from 0 to {high} is allowed")
 
 
 def _check_range(name: str, knob: str, found: tuple[float, float], low: float, high: float) -> None:
@@ -72,7 +72,7 @@ class RandomPhotometricDistort:
         saturation: tuple[float, float] = (0.5, 1.5),
         hue: tuple[float, float] = (-0.05, 0.05),
     ) -> None:
-        _check_prob("RandomPhotometricDistort", p)
+        _check("RandomPhotometricDistort", "p", p, "a probability", 1)
         factors = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
         for knob, found in factors.items():
             _check_range("RandomPhotometricDistort", knob, found, 0, float("inf"))
@@ -106,10 +106,9 @@ class RandomZoomOut:
     def __init__(
         self, *, fill: int = 0, side_range: tuple[float, float] = (1.0, 4.0), p: float = 0.5
     ) -> None:
-        _check_prob("RandomZoomOut", p)
+        _check("RandomZoomOut", "p", p, "a probability", 1)
         _check_range("RandomZoomOut", "side_range", side_range, 1, float("inf"))
-        if not 0 <= fill <= 255:
-            raise ValueError(f"RandomZoomOut: fill is {fill}; a grey level from 0 to 255 is allowed")
+        _check("RandomZoomOut", "fill", fill, "a grey level", 255)
         self.p = p
         self.fill = fill
         self.side_range = side_range
@@ -148,7 +147,7 @@ class RandomIoUCrop:
         sampler_options: tuple[float, ...] = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0),
         trials: int = 40,
     ) -> None:
-        _check_prob("RandomIoUCrop", p)
+        _check("RandomIoUCrop", "p", p, "a probability", 1)
         if not 0 < min_scale <= max_scale <= 1:
             raise ValueError(
                 f"RandomIoUCrop: 0 < min_scale <= max_scale <= 1 must hold, got {min_scale}, {max_scale}"
@@ -235,7 +234,7 @@ class RandomHorizontalFlip:
     moves_frame = True
 
     def __init__(self, *, p: float = 0.5) -> None:
-        _check_prob("RandomHorizontalFlip", p)
+        _check("RandomHorizontalFlip", "p", p, "a probability", 1)
         self.p = p
 
     def __call__(self, sample: Sample) -> Sample:
@@ -286,6 +285,7 @@ class PadToSize:
     moves_frame = True
 
     def __init__(self, *, size: tuple[int, int] | None = None, fill: int = 0) -> None:
+        _check("PadToSize", "fill", fill, "a grey level", 255)
         self.size = _check_size("PadToSize", size)
         self.fill = fill
 
