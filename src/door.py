@@ -58,6 +58,8 @@ def run(main: Callable[[], None]) -> int:
 
 def _nobody_reads() -> bool:
     """Whether standard output is a pipe that has lost its reader; what is left for it is then dropped."""
+    if not hasattr(select, "poll"):  # Windows
+        return False
     try:
         output = sys.stdout.fileno()
     except (OSError, ValueError):  # captured, or closed

@@ -1,4 +1,5 @@
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -41,6 +42,19 @@ def test_a_fault_of_the_program_keeps_its_traceback() -> None:
 
     with pytest.raises(RuntimeError, match="shapes differ"):
         door.run(main)
+
+
+def test_where_no_pipe_can_be_asked_a_door_ends_as_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delattr(select, "poll")  # as on Windows
+    monkeypatch.setattr(sys.stdout, "fileno", lambda: 1)
+
+    def main() -> None:
+        raise ValueError("a is 3")
+
+    assert door.run(main) == 2
+    assert capsys.readouterr().err == "error: a is 3\n"
 
 
 @pytest.mark.parametrize(
