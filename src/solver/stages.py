@@ -53,15 +53,25 @@ class Stage(NamedTuple):
 
 
 def plan_of(settings: Experiment, model: nn.Module) -> tuple[Stage, ...]:
-    """The stages of an experiment, as `plan_stages` makes them for its model's backbone."""
+    """The stages of an experiment, as `plan_stages` makes them for its model's backbone.
+
+    Raises:
+        ValueError: As of `plan_stages`, or no stage lets the factors of LoRA learn.
+    """
     backbone: Any = model.backbone
-    return plan_stages(
+    stages = plan_stages(
         settings.stages,
         epochs=settings.epochs,
         num_blocks=getattr(backbone, "num_blocks", 0),
         freeze_backbone=getattr(backbone, "freeze_backbone", False),
         freeze_epochs=getattr(backbone, "freeze_backbone_epochs", 0),
     )
+    if getattr(backbone, "has_lora", False) and all(stage.backbone == "frozen" for stage in stages):
+        raise ValueError(
+            "DINOv3Backbone.lora: its factors would never learn, as the backbone is frozen in every epoch; "
+            "remove lora, or let the backbone train (freeze_backbone: False, freeze_backbone_epochs, stages)"
+        )
+    return stages
 
 
 def plan_stages(

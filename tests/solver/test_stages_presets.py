@@ -14,7 +14,7 @@ from src import assembly
 from src.core import Experiment
 from src.nn.dfine import DFINE
 from src.optim import Rule, build_schedule, parameter_groups
-from src.solver.stages import Stage, plan_stages, release_backbone, stages_table
+from src.solver.stages import Stage, plan_of, plan_stages, release_backbone, stages_table
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "dfine"
 STAGED = CONFIGS / "dfine_dinov3_s_coco.yml"
@@ -114,6 +114,13 @@ def test_of_the_vit_with_lora_the_factors_alone_learn() -> None:
             of = {n: (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for n in g["param_names"]}
             assert {of[name] for name in factors} == {(1e-4, 0.0)}
             assert {of[name][0] for name in of.keys() - vit} == {2.5e-4}
+
+
+@pytest.mark.parametrize("frozen", ["freeze_backbone=True", "freeze_backbone_epochs=999"])
+def test_factors_that_would_never_learn_are_refused(frozen: str) -> None:
+    experiment = assembly.load(LORA, [f"DINOv3Backbone.{frozen}"])
+    with pytest.raises(ValueError, match=r"DINOv3Backbone\.lora: its factors would never learn"):
+        plan_of(experiment, assembly.build_model(experiment))
 
 
 def test_layer_decay_reaches_the_factors() -> None:

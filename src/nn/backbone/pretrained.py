@@ -58,13 +58,19 @@ def load_pretrained(backbone: nn.Module) -> None:
         backbone: A DINOv3Backbone, a DinoAdapter or an HGNetv2.
 
     Raises:
-        ValueError: The weights cannot be had, or are another model's; the message says why and what to do.
+        ValueError: The weights cannot be had, or are another model's, or LoRA would stand on random ones; the
+            message says why and what to do.
     """
     if not isinstance(backbone, DINOv3Backbone | DinoAdapter | HGNetv2):
         raise TypeError(f"no pretrained weights are known for a {type(backbone).__name__}")
     wish = _wish_of_hgnetv2(backbone) if isinstance(backbone, HGNetv2) else _wish_of_vit(backbone)
     path = backbone.checkpoint_path
     if not backbone.pretrained:
+        if getattr(backbone, "has_lora", False):
+            raise ValueError(
+                f"{wish.section}.lora: it leaves the ViT's weights as they are, and with pretrained: False "
+                "these are random; set pretrained: True, start from a detector with -t, or remove lora"
+            )
         unused = f" (checkpoint_path {path} is not read)" if path else ""
         _log.warning("%s: pretrained is False, it starts from random weights%s", wish.section, unused)
         return

@@ -205,3 +205,9 @@ def test_the_limit_holds_for_the_model_that_is_deployed(repo_root: Path) -> None
     assert size["lora"] - size["plain"] == 12 * 8 * ((384 + 1152) + (384 + 384))  # gone once they are merged
     deployed = [sum(p.numel() for p in to_deploy(model).parameters()) for model in (plain, lora)]
     assert deployed[0] == deployed[1] <= 25_000_000
+
+
+def test_random_weights_that_would_never_learn_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"DINOv3Backbone\.lora: .* with pretrained: False these are random"):
+        load_pretrained(small())
+    load_pretrained(small(None))
