@@ -45,6 +45,7 @@ def build_step(
         ValueError: A rule of the parameter groups, or a number of the schedule, does not fit.
     """
     optimizer, falls, rises = settings.optimizer, settings.lr_scheduler, settings.lr_warmup_scheduler
+    total_steps = settings.epochs * steps_per_epoch
     groups = parameter_groups(
         model,
         [Rule(rule.params, rule.lr, rule.weight_decay) for rule in optimizer.params],
@@ -57,7 +58,7 @@ def build_step(
     adamw = torch.optim.AdamW(groups, lr=optimizer.lr, betas=optimizer.betas, fused=True)
     schedule = build_schedule(
         adamw,
-        total_steps=settings.epochs * steps_per_epoch,
+        total_steps=total_steps,
         steps_per_epoch=steps_per_epoch,
         kind=falls.type,
         milestones=falls.milestones,
@@ -69,9 +70,9 @@ def build_step(
     )
     ema = None
     if settings.use_ema:
-        decay = fitting_decay(settings.ema.decay, total_steps=settings.epochs * steps_per_epoch)
+        decay = fitting_decay(settings.ema.decay, total_steps=total_steps)
         if decay < settings.ema.decay:
-            told = (settings.ema.decay, decay, settings.epochs * steps_per_epoch)
+            told = (settings.ema.decay, decay, total_steps)
             logger.warning("the average's decay of %g is lowered to %g, since the run has %d steps", *told)
         ema = ModelEMA(model, decay=decay, warmups=settings.ema.warmups)
     clip = settings.clip_max_norm
