@@ -152,23 +152,37 @@ def resident_mb(pid: int) -> float:
     return int(found[1]) * 1024 / 1e6
 
 
+class Running(NamedTuple):
+    """A service: its address, its process, and the lines that it has said."""
+
+    url: str
+    pid: int
+    log: list[str]
+
+
 @contextmanager
-def service(model: Path, *arguments: str) -> Iterator[tuple[str, int]]:
-    """The address and the process id of a service; it must end as SIGTERM says."""
+def service(model: Path, *arguments: str, stop: signal.Signals = signal.SIGTERM) -> Iterator[Running]:
+    """A service while the block runs; then it must end as `stop` says.
+
+    Raises:
+        ValueError: It does not start, or ends in another way.
+    """
     command = [sys.executable, "tools/serve.py", "-m", str(model.resolve()), "--port", "0", *arguments]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
+    log: list[str] = []
+    address = None
     try:
-        for line in process.stderr:
-            if found := re.search(r"listening at (http://\S+)", line):
-                yield found[1], process.pid
-                break
-        else:
-            raise ValueError(f"the service did not start; run {' '.join(command)}")
+        while address is None and (line := process.stderr.readline()):
+            log.append(line)
+            address = re.search(r"listening at (http://\S+)", line)
+        if address:
+            yield Running(address[1], process.pid, log)
     finally:
-        process.send_signal(signal.SIGTERM)
-        said = process.communicate()[1]
-    assert process.returncode == 128 + signal.SIGTERM, f"status {process.returncode}: {said}"
+        process.send_signal(stop)
+        log += process.communicate()[1].splitlines(keepends=True)
+    if not address or process.returncode != 128 + stop:
+        raise ValueError(f"{' '.join(command)} ended with status {process.returncode}: {''.join(log)}")
 
 
 async def watched(url: str, pid: int, asks: Sequence[Ask], at_once: int) -> tuple[list[Reply], list[float]]:
@@ -246,7 +260,7 @@ def main() -> None:
     threshold = 0.4
     expected = list(Detector.load(args.model).stream(paths, threshold))
     asks = plan(files, args.requests, bad_asks(files[0]), args.bad)
-    with service(args.model, "--threads", str(args.threads)) as (url, pid):
+    with service(args.model, "--threads", str(args.threads)) as (url, pid, _):
         asyncio.run(ask_all(url, asks[: args.at_once], args.at_once))  # what is made once is not measured
         started = time.perf_counter()
         replies, memory = asyncio.run(watched(url, pid, asks, args.at_once))

@@ -55,12 +55,12 @@ def main() -> None:
     token = read_token(args.token_file, os.environ.get("DFINE_TOKEN"))
     limits = Limits(
         int(args.max_upload_mb * 1e6), args.max_pixels, args.max_pictures, args.max_waiting, args.timeout_s
-    )
+    ).checked()
     detector = Detector.load(args.model, config=args.config, device=args.device, num_threads=args.threads)
     detector(Image.new("RGB", (64, 64)))  # what cannot run is told now, and the first client does not wait
     service = Service(
         detector.runtime,
-        args.model.name,
+        args.model.resolve().name,
         limits,
         batch_size=args.batch_size,
         max_wait_ms=args.max_wait_ms,

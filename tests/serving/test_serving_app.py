@@ -4,7 +4,6 @@ import io
 import os
 import re
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from html import unescape
 from pathlib import Path
@@ -19,7 +18,7 @@ from src.deploy import Detector, Result
 from src.serving import Limits, Service, build_app
 from src.serving.guard import HEADERS
 from src.structures import Detections
-from tests.serving.conftest import LIMITS, Call, Means, ask, form, picture
+from tests.serving.conftest import LIMITS, Call, Means, Stuck, ask, form, picture
 
 TOKEN = "0123456789abcdef"
 
@@ -134,17 +133,6 @@ def test_nothing_is_written_to_disk(service: Service) -> None:
         is_on = False
     assert statuses == [200, 200, 400]
     assert len(opened) == 1, opened
-
-
-class Stuck(Means):
-    """A detector that does not answer before it is let go."""
-
-    def __init__(self) -> None:
-        self.go = threading.Event()
-
-    def run(self, images: torch.Tensor, sizes_hw: torch.Tensor) -> Any:
-        assert self.go.wait(60)
-        return super().run(images, sizes_hw)
 
 
 @pytest.fixture

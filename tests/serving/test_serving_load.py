@@ -1,22 +1,27 @@
 """The service on loopback, with all that only a network shows: many at once, and clients that misbehave."""
 
 import asyncio
+import contextlib
 import io
 import re
+import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
 from PIL import Image
+from uvicorn import Server
 
 from benchmarks.serving import ask_all, bad_asks, compare, plan, resident_mb, summarize
 from src.deploy import Detector, Result
-from src.serving import Limits, Service, build_app
+from src.serving import Limits, Service, build_app, serve
 from src.serving.server import http_server
-from tests.serving.conftest import LIMITS, Means, picture
+from tests.serving.conftest import LIMITS, Means, Stuck, picture
 
 
 class Loopback:
@@ -33,6 +38,12 @@ class Loopback:
     def close(self) -> None:
         self._server.should_exit = True
         self._thread.join()
+
+    def is_open(self) -> bool:
+        with contextlib.suppress(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", self.port)).close()
+            return True
+        return False
 
     def raw(self, request: bytes) -> bytes:
         """All that is answered to these bytes until the server hangs up."""
@@ -123,3 +134,32 @@ def test_connection_is_used_again_after_a_refusal_that_was_read_whole(loopback: 
     answer = loopback.raw(HEAD + b"Content-Length: 4\r\n\r\nfour" + CLOSING)
     assert answer.startswith(b"HTTP/1.1 422 ")
     assert b'{"status":"ok","waiting":0}' in answer
+
+
+def test_request_that_has_begun_is_answered_before_the_end(files: list[bytes]) -> None:
+    runtime = Stuck()
+    service = Service(runtime, "stuck", LIMITS)
+    made = Loopback(build_app(service))
+    with ThreadPoolExecutor() as pool:
+        reply = pool.submit(asyncio.run, ask_all(made.url, plan(files, 1, [], 0), 1))
+        while service.waiting == 0:
+            time.sleep(0.01)
+        ending = pool.submit(made.close)
+        while made.is_open():
+            time.sleep(0.01)
+        runtime.go.set()
+        assert [one.status for one in reply.result()] == [200]
+        ending.result()
+
+
+def test_address_beyond_this_machine_without_a_token_is_warned_of(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Server, "run", lambda *_, **__: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    app = build_app(service)
+    for host, is_guarded, warned in (("0.0.0.0", False, 1), ("0.0.0.0", True, 1), ("127.0.0.1", False, 1)):
+        serve(app, host, 0, timeout_s=1, is_guarded=is_guarded)
+        told = [record.message for record in caplog.records if record.levelname == "WARNING"]
+        assert len(told) == warned
+    assert told == ["0.0.0.0 can be reached from other machines, and no token is asked for"]

@@ -1,0 +1,116 @@
+"""The door of the service: it starts as a process, answers, ends as it is told; and what it refuses."""
+
+import runpy
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks.serving import compare, service
+from src import assembly
+from src.deploy import Detector
+from src.solver.checkpoint import save_checkpoint
+
+TINY = [
+    "num_classes=3",
+    "eval_spatial_size=[64, 64]",
+    "DINOv3Backbone={embed_dim: 64, depth: 1, num_heads: 2, interaction_indexes: [0]}",
+    "DINOv3Backbone={out_channels: [16, 16, 16], detail_channels: 8}",
+    "HybridEncoder={hidden_dim: 16, dim_feedforward: 32}",
+    "DFINETransformer={hidden_dim: 16, dim_feedforward: 32, num_layers: 1, num_queries: 20}",
+    "DFINEPostProcessor.num_top_queries=20",
+]
+TOKEN = "0123456789abcdef"
+Door = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(repo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    model, _, _, experiment = assembly.load_detector(
+        repo_root / "configs/dfine/dfine_dinov3_demo.yml", None, TINY
+    )
+    path = tmp_path_factory.mktemp("run") / "best.pth"
+    state = {"model": model.state_dict(), "classes": {"names": ["ant", "bee", "cow"], "ids": [2, 3, 90]}}
+    save_checkpoint(path, {**state, "config": assembly.dump(experiment)})
+    return path
+
+
+@pytest.fixture
+def door(repo_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Door:
+    """Exit status and stderr of the door, run in this process."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["serve.py", *map(str, arguments)])
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_path(str(repo_root / "tools/serve.py"), run_name="__main__")
+        assert isinstance(caught.value.code, int)
+        return caught.value.code, capsys.readouterr().err
+
+    return run
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_service_answers_as_the_detector_until_it_is_told_to_stop(
+    number: signal.Signals, checkpoint: Path, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    picture = tmp_path / "picture.png"
+    Image.radial_gradient("L").save(picture)
+    arguments = ("--token-file", str(token), "--max-upload-mb", "0.1", "--timeout-s", "120")
+    with service(checkpoint.parent, *arguments, stop=number) as running:
+        with httpx.Client(base_url=running.url, timeout=120) as client:
+            files = {"files": picture.read_bytes()}
+            assert client.post("/predict", files=files).status_code == 401
+            client.headers["Authorization"] = f"Bearer {TOKEN}"
+            answer = client.post("/predict", files=files, data={"threshold": "0"})
+            assert client.post("/predict", content=bytes(100_001)).status_code == 413
+            facts = client.get("/model").json()
+    expected = Detector.load(checkpoint, device="cpu")(picture, 0)
+    assert compare(answer.content, list(expected), 0).unmatched == 0
+    assert (facts["name"], facts["max_upload_bytes"]) == (checkpoint.parent.name, 100_000)
+    assert [one["id"] for one in facts["classes"]] == [2, 3, 90]
+    assert TOKEN not in "".join(running.log)
+    assert (
+        running.log[-1]
+        == {
+            signal.SIGTERM: "stopped by SIGTERM\n",
+            signal.SIGINT: "interrupted\n",
+        }[number]
+    )
+
+
+def test_port_that_is_taken_is_told(door: Door, checkpoint: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, told = door("-m", checkpoint, "--port", port, "-d", "cpu")
+    assert status == 2
+    assert f"cannot listen at 127.0.0.1, port {port}" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("-m", "none.onnx"), "none.onnx: no such file"),
+        (("-m", "none.onnx", "--token-file", "none"), "none cannot be read"),
+        (("-m", "none.onnx", "--max-pixels", "90000000"), "max_pixels 90,000,000"),
+    ],
+)
+def test_fault_of_the_user_is_told(arguments: tuple[str, ...], reason: str, door: Door) -> None:
+    status, told = door(*arguments)
+    assert status == 2
+    assert reason in told
+
+
+def test_missing_package_is_told_with_the_remedy(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    status, told = door("-m", "none.onnx")
+    assert (status, "pip install -r requirements-serve.txt" in told) == (2, True)
