@@ -136,8 +136,8 @@ def build_engine(command: Sequence[str], output: Path) -> None:
     """
     if shutil.which(command[0]) is None:
         raise ValueError(
-            f"{command[0]}: not found. TensorRT's builder is in NVIDIA's TensorRT packages and containers, "
-            "not in those of pip; install 10.6 or newer, or name the program with --trtexec"
+            f"{command[0]}: not found. It is TensorRT's builder, in NVIDIA's archives and containers of it; "
+            "install 10.6 or newer, or name the program with --trtexec"
         )
     make_folder(output.parent)
     named = f"--saveEngine={output}"
