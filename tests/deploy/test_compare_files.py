@@ -1,5 +1,8 @@
 """A real model of few parameters as a checkpoint, an ONNX file and OpenVINO's IR, side by side."""
 
+import json
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from src.data import Origin
 from src.deploy import compare_files as measured
 from src.deploy.compare_files import compare_files
 from src.deploy.detector import Detector
-from src.deploy.export import DeployModel, Exported, export_onnx
+from src.deploy.export import DeployModel, Exported, GraphOptions, export_onnx
 from src.deploy.metadata import ModelCard
 from src.deploy.scores import coco_numbers
 from src.nn.deploy import to_deploy
@@ -29,7 +32,7 @@ def files(lab: Lab) -> list[Path]:
     size_hw, keep_ratio = experiment.eval_spatial_size, experiment.keep_ratio
     deploy = DeployModel(to_deploy(model), postprocessor).eval()
     path = lab.folder / "model.onnx"
-    export_onnx(deploy, path, ModelCard(classes, size_hw, "lab", keep_ratio))
+    export_onnx(deploy, path, ModelCard(classes, size_hw, "lab", keep_ratio), GraphOptions(batch=1))
     graph = openvino.Core().read_model(str(path))
     openvino.save_model(graph, str(path.with_suffix(".xml")), compress_to_fp16=False)
     return [lab.folder / "best.pth", path, path.with_suffix(".xml")]
@@ -101,3 +104,22 @@ def test_files_of_other_classes_are_refused(files: list[Path], exported: Exporte
 def test_what_cannot_be_measured_is_told(options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         compare_files([Path("absent.pth")], **options)
+
+
+def test_the_door_prints_the_table_and_writes_the_numbers(
+    files: list[Path], lab: Lab, repo_root: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    origin = annotate(lab.detector, tmp_path / "set")
+    door = repo_root / "tools/benchmark/compare_files.py"
+    options = ["--data", *map(str, origin[:2]), "--threads", "1", "--repeats", "1", "--threshold", "0.01"]
+    command = [str(door), "-m", str(files[1]), str(files[2]), *options, "--json", str(tmp_path / "n.json")]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(door), run_name="__main__")
+    assert end.value.code == 0
+    *_, first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("model.onnx  ONNX Runtime") and second.startswith("model.xml   OpenVINO")
+    content = json.loads((tmp_path / "n.json").read_text())
+    assert content["threshold"] == 0.01
+    assert content["files"][1]["agreement"]["share"] == 1
