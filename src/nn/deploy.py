@@ -31,6 +31,9 @@ def to_deploy(model: nn.Module, sampling: Literal["gather", "bilinear"] = "gathe
 
     Returns:
         The copy in evaluation mode, without gradients. It must not be set to training mode.
+
+    Raises:
+        ValueError: The model does not sample bilinearly, though `sampling` says so.
     """
     deployed = copy.deepcopy(model).eval().requires_grad_(False)
     decoder = deployed.decoder
@@ -38,12 +41,22 @@ def to_deploy(model: nn.Module, sampling: Literal["gather", "bilinear"] = "gathe
     if isinstance(deployed.backbone, DINOv3Backbone):
         deployed.backbone.merge_lora()
     _leave_out_training_parts(decoder)
-    for module in list(deployed.modules()):
-        if isinstance(module, DeformableAttention | PyramidAttention) and module.sampling == "bilinear":
-            module.sampling = sampling
+    _choose_sampling(deployed, sampling)
     _fold_norms(deployed)
     _merge_branches(deployed)
     return deployed
+
+
+def _choose_sampling(model: nn.Module, sampling: Literal["gather", "bilinear"]) -> None:
+    found = [one for one in model.modules() if isinstance(one, DeformableAttention | PyramidAttention)]
+    smooth = [one for one in found if one.sampling == "bilinear"]
+    if sampling == "bilinear" and not smooth:
+        raise ValueError(
+            "sampling `bilinear` was asked for, but this model's attention reads the nearest cells "
+            "(cross_attn_method: discrete); leave it out"
+        )
+    for one in smooth:
+        one.sampling = sampling
 
 
 def _leave_out_training_parts(decoder: DFINETransformer) -> None:

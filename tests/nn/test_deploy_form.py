@@ -10,6 +10,7 @@ from src.nn.backbone import DINOv3Backbone
 from src.nn.backbone.hgnetv2 import HGNetv2
 from src.nn.backbone.lora import LoRA, is_factor
 from src.nn.decoder import DFINETransformer
+from src.nn.decoder.attention import DeformableAttention
 from src.nn.deploy import to_deploy
 from src.nn.dfine import DFINE
 from src.nn.encoder import HybridEncoder
@@ -104,3 +105,18 @@ def test_parameters_beside_upstreams_deploy_form():
     count = sum(p.numel() for p in to_deploy(model).parameters())
     rest = up_and_reg_scale + noised_labels + projection_norm_scales + backbone_norm_scales
     assert count + rest == 3_753_799
+
+
+def test_sampling_is_chosen(fill_by_name):
+    model = make_model(fill_by_name).eval()
+    forms = {sampling: to_deploy(model, sampling) for sampling in ("gather", "bilinear")}
+    for sampling, deployed in forms.items():
+        found = {one.sampling for one in deployed.modules() if isinstance(one, DeformableAttention)}
+        assert found == {sampling}
+    images = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        one, other = (deployed(images) for deployed in forms.values())
+    torch.testing.assert_close(one.boxes_cxcywh, other.boxes_cxcywh, atol=1e-4, rtol=0)
+    nearest = make_model(fill_by_name, cross_attn_method="discrete")
+    with pytest.raises(ValueError, match="cross_attn_method: discrete"):
+        to_deploy(nearest, "bilinear")

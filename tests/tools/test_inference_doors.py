@@ -271,6 +271,22 @@ def test_a_fixed_batch_of_one(lab: Lab, repo_root: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_every_option_of_the_graph_at_once(lab: Lab, repo_root: Path, source: Path, tmp_path: Path) -> None:
+    done = call(
+        repo_root, "tools/deployment/export_onnx.py", "-c", lab.config, "-r", lab.checkpoint,
+        "-o", tmp_path / "x.onnx", "--dynamic-size", "--sampling", "bilinear", "--simplify", "-u", *TINY,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "onnxslim: " in done.stderr and "GridSample nodes, which TensorRT" in done.stderr
+    assert "agrees with PyTorch (" in done.stdout
+    assert json.loads((tmp_path / "export.json").read_text())["least_side"] <= min(INPUT_HW)
+    arguments = ("-m", tmp_path / "x.onnx", "-i", source, "-o", tmp_path / "out", "--size", 77, 140)
+    done = call(repo_root, "tools/inference/predict.py", *arguments, "--threshold", 0)
+    assert done.returncode == 0, done.stderr
+    assert {one["image_id"] for one in detections(tmp_path / "out")} == {11, 12, 13}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dfine_dinov3_s_coco", "dfine_hgnetv2_n_coco"])
 def test_a_coco_model_at_640(repo_root: Path, tmp_path: Path, name: str) -> None:
     config = repo_root / f"configs/dfine/{name}.yml"
