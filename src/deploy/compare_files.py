@@ -75,6 +75,8 @@ def compare_files(
     for name, value in (("--threads", threads), ("--repeats", repeats)):
         if value is not None and value < 1:
             raise ValueError(f"{name} {value} was asked for, allowed is 1 or more")
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"--threshold {threshold} was asked for, allowed are 0 to 1")
     if threads is not None:
         torch.set_num_threads(threads)
     forms = [form for path in paths for form in _open(path, _label(path, paths), config)]

@@ -108,7 +108,8 @@ class FileComparison:
         if compared and agreement is None:
             cells += ["", "", ""]
         elif agreement is not None:
-            share = f"{100 * agreement.share:.1f}"
+            any_compared = agreement.num_compared + agreement.num_apart > 0
+            share = f"{100 * agreement.share:.1f}" if any_compared else "-"
             cells += [share, f"{agreement.max_score_diff:.2g}", f"{agreement.max_box_diff_px:.2g}"]
         return cells
 

@@ -99,7 +99,12 @@ def test_files_of_other_classes_are_refused(files: list[Path], exported: Exporte
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"threads": 0}, "--threads 0"), ({"repeats": 0}, "--repeats 0"), ({}, r"absent\.pth: no such file")],
+    [
+        ({"threads": 0}, "--threads 0"),
+        ({"repeats": 0}, "--repeats 0"),
+        ({"threshold": 40}, "--threshold 40"),
+        ({}, r"absent\.pth: no such file"),
+    ],
 )
 def test_what_cannot_be_measured_is_told(options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):

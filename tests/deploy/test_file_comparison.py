@@ -63,6 +63,12 @@ def test_the_threshold_is_told() -> None:
     assert "Detections of a score from 0.4 on in 40 pictures" in text
 
 
+def test_nothing_above_the_threshold_is_no_agreement() -> None:
+    nothing = SECOND._replace(agreement=Agreement(40, 0, 0, 0.0, 0.0, 0))
+    row = FileComparison(MACHINE, SAME._replace(floor=0.9), (FIRST, nothing)).text().splitlines()[-1]
+    assert cells(row)[-3:] == ["-", "0", "0"]
+
+
 def test_the_same_as_markdown() -> None:
     *_, head, rule, first, _ = (
         FileComparison(MACHINE, SAME, (FIRST, SECOND)).text(as_markdown=True).splitlines()

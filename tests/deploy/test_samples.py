@@ -8,9 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+from src import assembly
+from src.core import Experiment
 from src.data import CocoDetection, Origin
 from src.deploy.predictor import evaluation_pipeline
-from src.deploy.samples import first_of, made_up, pictures
+from src.deploy.samples import first_of, made_up, pictures, samples_of
 
 SIZES_HW = [(30, 50), (64, 40), (20, 20), (90, 31)]
 
@@ -60,3 +62,21 @@ def test_made_up_ones_say_so() -> None:
     assert samples.images.shape == (4, 3, 64, 96)
     assert samples.sizes_hw.tolist() == [[480, 640], [640, 320]] * 2
     assert samples.source == "made-up pictures"
+
+
+def test_the_validation_set_is_taken_where_it_is(repo_root: Path, origin: Origin, tmp_path: Path) -> None:
+    def experiment(folder: Path) -> Experiment:
+        val = "val_dataloader.dataset"
+        paths = [f"{val}.img_folder={folder}", f"{val}.ann_file={origin.ann_file}"]
+        config = repo_root / "configs/dfine/dfine_dinov3_demo.yml"
+        return assembly.load(config, [*paths, "eval_spatial_size=[48, 96]", "keep_ratio=True"])
+
+    real = first_of(origin, (48, 96), keep_ratio=True)
+    for found in (samples_of(experiment(tmp_path)), samples_of(experiment(tmp_path / "absent"), origin)):
+        assert found.source == real.source
+        assert torch.equal(found.images, real.images)
+        assert torch.equal(found.sizes_hw, real.sizes_hw)
+    without = samples_of(experiment(tmp_path / "absent"))
+    assert (without.source, len(without.images)) == ("made-up pictures", 3)
+    with pytest.raises(ValueError, match="can be read in"):
+        samples_of(experiment(tmp_path), origin._replace(img_folder=tmp_path / "absent"))
