@@ -35,6 +35,25 @@ class Asked(NamedTuple):
     threshold: float
 
 
+class Decoded(NamedTuple):
+    """The same without its files: the name of each picture, and the pictures."""
+
+    names: list[str | None]
+    pictures: list[Prepared]
+    threshold: float
+
+
+def decode_request(content_type: str, body: bytes, predictor: Predictor, limits: Limits) -> Decoded:
+    """All that comes before the detector.
+
+    Raises:
+        HTTPException: 400, 413, 415 or 422.
+    """
+    uploads, threshold = read_request(content_type, body, limits)
+    pictures = prepare_uploads(uploads, predictor, limits)
+    return Decoded([upload.name for upload in uploads], pictures, threshold)
+
+
 def read_request(content_type: str, body: bytes, limits: Limits) -> Asked:
     """The pictures of a form or of JSON, not decoded yet, at least one.
 

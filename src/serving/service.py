@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from ..deploy.detector import THRESHOLD
-from ..deploy.predictor import Found, Predictor, Prepared
+from ..deploy.predictor import Found, Predictor
 from ..deploy.runtimes import Runtime
 from ..structures import ClassNames
 from .batching import Batcher
 from .body import Body
 from .limits import Limits
 from .metrics import Metrics
-from .reading import Asked, prepare_uploads, read_request
+from .reading import Decoded, decode_request
 from .schema import Answer, Detection, ModelClass, ModelFacts, PictureAnswer, problem
 
 DECODERS = min(4, os.cpu_count() or 1)
@@ -91,9 +91,9 @@ class Service:
             HTTPException: The request cannot be answered, with the reason.
         """
         with self._places(1):
-            data = await body.read()
+            answer = self._detect(content_type, await body.read())
             try:
-                return await asyncio.wait_for(self._detect(content_type, data), self.limits.timeout_s)
+                return await asyncio.wait_for(answer, self.limits.timeout_s)
             except asyncio.TimeoutError as error:
                 raise problem(
                     503, f"no answer within {self.limits.timeout_s:g} s; try again later"
@@ -111,27 +111,26 @@ class Service:
             self.waiting -= count
 
     async def _detect(self, content_type: str, data: bytes) -> Answer:
-        loop = asyncio.get_running_loop()
-        asked = await loop.run_in_executor(self._decoders, read_request, content_type, data, self.limits)
-        with self._places(len(asked.uploads) - 1):
-            pictures = await loop.run_in_executor(
-                self._decoders, prepare_uploads, asked.uploads, self._predictor, self.limits
-            )
-            futures = [asyncio.wrap_future(future) for future in self._batcher.find(pictures)]
+        asked = await asyncio.get_running_loop().run_in_executor(
+            self._decoders, decode_request, content_type, data, self._predictor, self.limits
+        )
+        del data  # it may be large, and as many as may wait are held
+        with self._places(len(asked.pictures) - 1):
+            futures = [asyncio.wrap_future(future) for future in self._batcher.find(asked.pictures)]
             found = await asyncio.gather(*futures)
-        self.metrics.pictures.inc(len(pictures))
-        return _answer(asked, pictures, found, self.runtime.classes)
+        self.metrics.pictures.inc(len(found))
+        return _answer(asked, found, self.runtime.classes)
 
 
-def _answer(asked: Asked, pictures: list[Prepared], found: list[Found], classes: ClassNames) -> Answer:
+def _answer(asked: Decoded, found: list[Found], classes: ClassNames) -> Answer:
     results = [
         PictureAnswer(
-            name=upload.name,
+            name=name,
             width=picture.size_hw[1],
             height=picture.size_hw[0],
             detections=_detections(one.above(asked.threshold), classes),
         )
-        for upload, picture, one in zip(asked.uploads, pictures, found, strict=True)
+        for name, picture, one in zip(asked.names, asked.pictures, found, strict=True)
     ]
     return Answer(results=results)
 
