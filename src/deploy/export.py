@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..files import write_whole
 from ..structures import Detections, FinalOutput
 from .extras import require
+from .half import to_half
 from .lean import make_lean
 from .metadata import INPUTS, OUTPUTS, ModelCard, to_properties
 from .node_names import name_nodes
@@ -62,12 +63,14 @@ class GraphOptions(NamedTuple):
         dynamic_size: Whether the graph takes pictures of any height and width that leave no query without a
             cell, rather than of the card's `input_hw` alone.
         simplify: Whether onnxslim looks for nodes to leave out.
+        half: Whether it computes in float16 where that is safe.
     """
 
     opset: int = 18
     batch: int | None = None
     dynamic_size: bool = False
     simplify: bool = False
+    half: bool = False
 
 
 PLAIN = GraphOptions()
@@ -116,6 +119,8 @@ def export_onnx(deploy: DeployModel, path: Path, card: ModelCard, options: Graph
     if options.simplify:
         proto = _simplified(proto)
     _tidy(proto)
+    if options.half:
+        to_half(proto)
     onnx.helper.set_model_props(proto, to_properties(card))
     onnx.checker.check_model(proto, full_check=True)
     written = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))

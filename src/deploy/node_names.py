@@ -24,6 +24,7 @@ def name_nodes(proto: Any) -> None:
         notes = {one.key: one.value for one in node.metadata_props}
         if SCOPES in notes:
             module = ast.literal_eval(notes[SCOPES])[-2]
+            module = "" if module.startswith("_") else module  # torch's own word for none
         else:
             module = next((module_of[name] for name in node.input if name in module_of), "")
         module_of.update(dict.fromkeys(node.output, module))

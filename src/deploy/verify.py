@@ -11,7 +11,7 @@ import torch
 from ..data import Origin
 from ..evaluation import CocoMetrics
 from ..files import staged_folder
-from .agreement import FLOAT32, Agreement, Tolerance, compare
+from .agreement import FLOAT32, HALF, Agreement, Tolerance, compare
 from .export import PLAIN, DeployModel, Exported, GraphOptions, export_onnx
 from .metadata import ModelCard
 from .runtimes import OnnxRuntime, Runtime, TorchRuntime
@@ -86,6 +86,8 @@ class Evidence(NamedTuple):
             f"agrees with PyTorch ({found.batch} pictures, {found.num_compared} detections): scores within "
             f"{found.max_score_diff:.2g}, boxes within {found.max_box_diff_px:.2g} px, on {self.pictures}"
         )
+        if found.num_apart:
+            line += f"; {found.num_apart} more detections have no such counterpart"
         return line if self.scores is None else f"{line}\n\n{self.scores.table()}"
 
 
@@ -143,12 +145,12 @@ def verify_onnx(path: Path, reference: DeployModel, *, batch: int = NUM_MADE_UP)
     return gather_evidence(path.name, runtime, _in_torch(reference, runtime), samples).agreement
 
 
-def _verify_other_sizes(path: Path, reference: DeployModel, least: int) -> None:
+def _verify_other_sizes(path: Path, reference: DeployModel, least: int, tolerance: Tolerance) -> None:
     """Compare with PyTorch at two more sizes that a graph of dynamic size takes, neither a multiple of 32."""
     for size_hw in ((least, least + 1), (2 * least + 7, least + 45)):
         runtime = OnnxRuntime(path, input_hw=size_hw)
         name = "ONNX Runtime at {}x{}".format(*size_hw)
-        gather_evidence(name, runtime, _in_torch(reference, runtime), made_up(size_hw))
+        gather_evidence(name, runtime, _in_torch(reference, runtime), made_up(size_hw), None, tolerance)
 
 
 def _in_torch(model: DeployModel, like: OnnxRuntime) -> TorchRuntime:
@@ -196,9 +198,11 @@ def export_verified(
         if check:
             runtime = OnnxRuntime(exported.path)
             samples = samples or made_up(card.input_hw)
-            evidence = gather_evidence("ONNX Runtime", runtime, _in_torch(reference, runtime), samples, data)
+            tolerance = HALF if options.half else FLOAT32
+            torch_runtime = _in_torch(reference, runtime)
+            evidence = gather_evidence("ONNX Runtime", runtime, torch_runtime, samples, data, tolerance)
             if exported.least_side is not None:
-                _verify_other_sizes(exported.path, reference, exported.least_side)
+                _verify_other_sizes(exported.path, reference, exported.least_side, tolerance)
         report = {
             **_describe(exported, card, options),
             "seconds": round(time.perf_counter() - started, 1),

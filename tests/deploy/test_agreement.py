@@ -47,6 +47,14 @@ def test_differences_out_of_tolerance_are_refused(field: str, by: float, message
         compare(detections(), other)
 
 
+def test_a_share_may_differ_by_more() -> None:
+    other = detections()
+    other.scores[0, 0] -= 0.5
+    assert compare(detections(), other, FLOAT32._replace(share=0.8)).num_apart == 1
+    with pytest.raises(ValueError, match="picture 0: 1 of 3 detections differ"):
+        compare(detections(), other, FLOAT32._replace(share=0.9))
+
+
 def test_a_detection_may_not_stand_for_two() -> None:
     other = reordered([0, 0, 2])
     with pytest.raises(ValueError, match="1 of 3 detections differ"):

@@ -30,6 +30,7 @@ def parse() -> argparse.Namespace:
         help="how attention reads between cells; bilinear writes GridSample nodes (%(default)s)",
     )
     parser.add_argument("--simplify", action="store_true", help="leave out what onnxslim finds needless")
+    parser.add_argument("--fp16", action="store_true", help="compute in float16 where that is safe")
     parser.add_argument(
         "--data", type=Path, nargs="+", metavar="PATH", help="compare AP on IMAGES ANNOTATIONS, or a dataset"
     )
@@ -54,7 +55,7 @@ def main() -> None:
         DeployModel(model, postprocessor).eval(),
         output,
         ModelCard(classes, experiment.eval_spatial_size, args.config.stem, experiment.keep_ratio),
-        GraphOptions(args.opset, args.batch_size, args.dynamic_size, args.simplify),
+        GraphOptions(args.opset, args.batch_size, args.dynamic_size, args.simplify, args.fp16),
         samples=None if args.no_check else samples_of(experiment, data),
         data=data,
         check=not args.no_check,
