@@ -40,10 +40,7 @@ def read_annotations(
     """
     findings = Findings(str(path))
     checked = _checked(path, source, findings, drop_empty_boxes=drop_empty_boxes)
-    packed = pack(checked, findings, scored=scored)
-    if packed.dropped:
-        logger.warning("annotation file %s", packed.dropped)
-    return packed
+    return pack(checked, findings, scored=scored)
 
 
 def read_repaired(path: Path, source: Source | None = None) -> dict[str, Any]:
@@ -71,9 +68,14 @@ def _checked(path: Path, source: Source | None, findings: Findings, *, drop_empt
 
 
 def pack(checked: Checked, findings: Findings, *, scored: bool) -> PackedAnnotations:
-    """The pictures and objects to train on, in a few tensors; those to be scored where that is asked for."""
+    """The pictures and objects to train on, in a few tensors; those to be scored where that is asked for.
+
+    Which boxes are left out is said in a warning.
+    """
     repaired = [finding for finding in findings.all() if finding.severity == "repaired"]
-    dropped = [f.sentence() for f in repaired if f.code in ("box-empty", "box-outside")]
+    dropped = "; ".join(f.sentence() for f in repaired if f.code in ("box-empty", "box-outside"))
+    if dropped:
+        logger.warning("annotation file %s", dropped)
     listed, objects = checked.listed, checked.objects
     names = [name.encode("utf-8", "surrogatepass") for name in listed.names]
     order = np.argsort(objects.position, kind="stable")
@@ -87,7 +89,7 @@ def pack(checked: Checked, findings: Findings, *, scored: bool) -> PackedAnnotat
         labels=torch.from_numpy(labels),
         ends=_ends(np.bincount(objects.position, minlength=len(listed.ids))),
         classes=checked.classes,
-        dropped="; ".join(dropped),
+        dropped=dropped,
         stated=_stated(objects.entries) if scored else None,
     )
 
