@@ -31,7 +31,7 @@ from .nn.decoder import DFINETransformer
 from .nn.dfine import DFINE
 from .nn.encoder import HybridEncoder
 from .nn.postprocessor import DFINEPostProcessor
-from .solver.checkpoint import read_checkpoint
+from .solver.checkpoint import Checkpoint, read_checkpoint
 from .solver.evaluate import Evaluation
 from .solver.guides import build_guidance
 from .solver.trainer import Trainer, TrainingParts
@@ -220,7 +220,7 @@ def build_trainer(
     device: torch.device,
     pictures: Mapping[str, ReadSet] = MappingProxyType({}),
     *,
-    resume: str | None = None,
+    resume: Checkpoint | None = None,
     tune: str | None = None,
 ) -> Trainer:
     """Everything for a training run, with pretrained, resumed or tuned weights in place.
@@ -245,7 +245,7 @@ def build_trainer(
     )
     trainer = Trainer(experiment, parts, device)
     if resume is not None:
-        trainer.resume(Path(resume))
+        trainer.resume(resume)
     return trainer
 
 

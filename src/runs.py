@@ -14,7 +14,7 @@ from .data import ReadSet, Report, examine_before_training, find_origins, read_o
 from .evaluation import CocoMetrics
 from .files import make_folder
 from .solver.batch_size import probe
-from .solver.checkpoint import read_checkpoint
+from .solver.checkpoint import Checkpoint, read_checkpoint
 from .solver.checkpoint_folder import CheckpointFolder
 from .solver.logs import setup_logging
 from .solver.precision import choose_precision
@@ -39,22 +39,25 @@ def train(
     """
     setup_logging(None)
     restarted = distributed.has_begun()
+    stored: Checkpoint | None = None
     if restarted or resume == "auto":
         files = CheckpointFolder(Path(experiment.output_dir), keep=experiment.checkpoint_keep)
-        newest = newest_checkpoint(files)
-        # a worker that died before the first checkpoint starts as it did
-        resume, tune = (newest, None) if newest else (None if resume == "auto" else resume, tune)
+        stored = newest_checkpoint(files)
+    # a worker that died before the first checkpoint starts as it did
+    if stored is None and resume is not None and resume != "auto":
+        stored = Checkpoint(Path(resume), read_checkpoint(Path(resume)))
     pictures, report = _read(experiment, "train", "val")
-    experiment = _seeded(_sized(experiment, device, resume), resume)
-    trainer = build_trainer(experiment, device, pictures, resume=resume, tune=tune)
+    experiment = _seeded(_sized(experiment, device, stored), stored)
+    trainer = build_trainer(experiment, device, pictures, resume=stored, tune=None if stored else tune)
     # only now: a run that cannot start leaves nothing behind
     folder = make_folder(experiment.output_dir)
     if distributed.is_main() and not restarted:
-        trainer.files.claim(Path(resume) if resume else None, step=trainer.global_step)
+        trainer.files.claim(stored.path if stored else None, step=trainer.global_step)
         distributed.mark_begun()
     setup_logging(folder)
     if report is not None and report.findings:
         logger.warning("the data has %d findings:\n%s", len(report.findings), report.short())
+    del stored  # large
     trainer.fit()
 
 
@@ -81,7 +84,7 @@ def _read(experiment: Experiment, *splits: str) -> tuple[dict[str, ReadSet], Rep
     return found, report
 
 
-def _sized(experiment: Experiment, device: torch.device, resume: str | None) -> Experiment:
+def _sized(experiment: Experiment, device: torch.device, stored: Checkpoint | None) -> Experiment:
     """The experiment with numbers for `total_batch_size: auto`: measured, or the resumed run's."""
     loader = experiment.train_dataloader
     if loader.total_batch_size != "auto":
@@ -91,8 +94,8 @@ def _sized(experiment: Experiment, device: torch.device, resume: str | None) -> 
             f"accumulate_steps is {experiment.accumulate_steps}, but total_batch_size: auto sets it; "
             "give one of the two"
         )
-    if resume is not None:
-        plan = stored_batch_plan(read_checkpoint(Path(resume)))
+    if stored is not None:
+        plan = stored_batch_plan(stored.content)
     else:
         if experiment.distillation is not None or experiment.gram_anchoring is not None:
             logger.warning(
@@ -111,11 +114,11 @@ def _sized(experiment: Experiment, device: torch.device, resume: str | None) -> 
     return replace(experiment, train_dataloader=loader, accumulate_steps=plan.accumulate_steps)
 
 
-def _seeded(experiment: Experiment, resume: str | None) -> Experiment:
+def _seeded(experiment: Experiment, stored: Checkpoint | None) -> Experiment:
     """The experiment with a seed, the same on every rank: its own, the resumed run's, or a drawn one."""
     seed = experiment.seed
-    if seed is None and resume is not None:
-        seed = stored_seed(read_checkpoint(Path(resume)))
+    if seed is None and stored is not None:
+        seed = stored_seed(stored.content)
     if seed is None:
         seed = int(distributed.broadcast_int(secrets.randbelow(2**31)))
     distributed.seed_everything(seed)

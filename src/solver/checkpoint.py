@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -72,6 +72,18 @@ def written(path: Path, state: Mapping[str, Any]) -> Iterator[Path]:
 def temporary_of(path: Path) -> Path:
     """Where a file is written before it is moved to `path`; what a killed run left there is worth nothing."""
     return path.with_name(path.name + ".tmp")
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint that was read.
+
+    Attributes:
+        path: Where it lies.
+        content: What `read_checkpoint` gives.
+    """
+
+    path: Path
+    content: dict[str, Any]
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

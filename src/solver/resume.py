@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from .. import distributed
 from .batch_size import BatchPlan
-from .checkpoint import read_checkpoint
+from .checkpoint import Checkpoint
 from .checkpoint_folder import CheckpointFolder
 from .random_state import random_state, set_random_state
 from .step import TrainingStep
@@ -74,14 +74,14 @@ def stored_state(model: nn.Module, step: TrainingStep, run: RunState, steps_per_
     }
 
 
-def restore(path: Path, model: nn.Module, step: TrainingStep, steps_per_epoch: int) -> RunState:
-    """Put `model` and `step` where the checkpoint at `path` left them, and say where that is.
+def restore(stored: Checkpoint, model: nn.Module, step: TrainingStep, steps_per_epoch: int) -> RunState:
+    """Put `model` and `step` where the checkpoint left them, and say where that is.
 
     Raises:
         ValueError: The file holds weights only, or is of another model, other parameter groups or another
             number of steps an epoch.
     """
-    checkpoint = read_checkpoint(path)
+    path, checkpoint = stored
     missing = sorted(NEEDED - checkpoint.keys())
     if missing:
         raise ValueError(
@@ -109,7 +109,7 @@ def restore(path: Path, model: nn.Module, step: TrainingStep, steps_per_epoch: i
     )
 
 
-def newest_checkpoint(files: CheckpointFolder) -> str | None:
+def newest_checkpoint(files: CheckpointFolder) -> Checkpoint | None:
     """The newest undamaged checkpoint of a run's folder, the same on every rank; None where there is none.
 
     Raises:
@@ -125,7 +125,7 @@ def newest_checkpoint(files: CheckpointFolder) -> str | None:
     if found is None:
         logger.info("there is no checkpoint in %s yet: the run starts from its beginning", folder)
         return None
-    return str(found[0])
+    return Checkpoint(*found)
 
 
 def _load(path: Path, checkpoint: Mapping[str, Any], model: nn.Module, step: TrainingStep) -> None:

@@ -20,6 +20,7 @@ from ..nn.sync_norm import synchronise_batch_norm
 from ..optim import fitting_decay, groups_table
 from ..structures import Batch, ClassNames
 from .bad_step import bad_step, why_stopped, write_bad_step
+from .checkpoint import Checkpoint
 from .checkpoint_folder import CheckpointFolder
 from .evaluate import Evaluation
 from .guidance import Guidance
@@ -282,12 +283,13 @@ class Trainer:
         if last and distributed.is_main():
             self.files.save_last(state)
 
-    def resume(self, path: Path) -> None:
-        """Go on from the checkpoint at `path`, wherever in an epoch it was written.
+    def resume(self, stored: Checkpoint) -> None:
+        """Go on from the checkpoint, wherever in an epoch it was written.
 
         Raises:
             ValueError: The file holds weights only, or does not fit this experiment.
         """
-        self.run = restore(path, self.model, self.step, self.steps_per_epoch)
-        where = (path, self.run.epoch, self.settings.epochs, self.run.step_in_epoch, self.steps_per_epoch)
+        self.run = restore(stored, self.model, self.step, self.steps_per_epoch)
+        run = self.run
+        where = (stored.path, run.epoch, self.settings.epochs, run.step_in_epoch, self.steps_per_epoch)
         logger.info("resumed from %s: epoch %d of %d is next, %d of its %d steps are done", *where)

@@ -21,7 +21,7 @@ from src.nn.backbone.vit import ViTShape
 from src.nn.deploy import to_deploy
 from src.solver import guides
 from src.solver.batch_size import BatchPlan
-from src.solver.checkpoint import read_checkpoint
+from src.solver.checkpoint import Checkpoint, read_checkpoint
 from src.solver.resume import stored_state
 from src.solver.trainer import Trainer
 from src.teachers import DinoV3Teacher, FeatureKind, FeatureWriter
@@ -123,7 +123,7 @@ def test_the_anchor_is_the_first_run_s_vit(tiny_config: Config, guided: Path) ->
     stored = read_checkpoint(guided / "last.pth")
     experiment = assembly.load(tiny_config(**PLAN), ["seed=1"])
     torch.manual_seed(1)
-    trainer = assembly.build_trainer(experiment, CPU, resume=str(guided / "last.pth"))
+    trainer = assembly.build_trainer(experiment, CPU, resume=Checkpoint(guided / "last.pth", stored))
     guidance = trainer.step.guidance
     assert guidance is not None and guidance.anchor is not None
     anchor, vit = guidance.anchor.vit.state_dict(), trainer.model.backbone.vit.state_dict()

@@ -19,6 +19,7 @@ from benchmarks.faults import differences, same
 from src import assembly, door, runs
 from src.door import Interrupted
 from src.evaluation import CocoMetrics
+from src.solver.batch_size import BatchPlan
 from src.solver.evaluate import Evaluation
 from src.solver.trainer import Trainer
 
@@ -208,17 +209,39 @@ def test_a_full_disk_leaves_the_old_config(
     config = tiny_config(epochs=1)
     folder = train(config, tmp_path / "run")
     told = (folder / "config.yml").read_text()
-    write = Path.write_text
+    open_file = Path.open
 
-    def full(self: Path, text: str, **rest: Any) -> int:
-        if self.name.startswith("config.yml"):
+    def full(self: Path, mode: str = "r", **rest: Any) -> Any:
+        if "config.yml" in self.name and mode == "wb":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return write(self, text, **rest)
+        return open_file(self, mode, **rest)
 
-    monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(ValueError, match="No space left on device; make room"):
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(ValueError, match=r"cannot write .*config\.yml: No space left on device"):
         train(config, folder, "epochs=2", resume="auto")
     assert (folder / "config.yml").read_text() == told
+
+
+@pytest.mark.parametrize("how", ["auto", "last.pth"])
+def test_a_checkpoint_is_read_once(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    unsaid = ["seed=null", "train_dataloader.total_batch_size=auto"]  # the checkpoint says both
+    monkeypatch.setattr(runs, "probe", lambda *_, **__: BatchPlan(8, 1))
+    config = tiny_config()
+    folder = train(config, tmp_path / "run", "epochs=1", *unsaid)
+    reads = []
+    load = torch.load
+
+    def counted(*args: Any, **options: Any) -> Any:
+        reads.append(args)
+        return load(*args, **options)
+
+    monkeypatch.setattr(torch, "load", counted)
+    monkeypatch.setattr(Trainer, "fit", lambda _: None)
+    resume = how if how == "auto" else str(folder / how)
+    train(config, folder, "epochs=2", *unsaid, resume=resume)
+    assert len(reads) == 1
 
 
 KILLED_WHILE_BUILDING = """

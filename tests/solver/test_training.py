@@ -17,7 +17,7 @@ from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
 from src import assembly, runs
 from src.nn.backbone import DINOv3Backbone
-from src.solver.checkpoint import save_checkpoint
+from src.solver.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 
 Config = Callable[..., Path]
 CPU = torch.device("cpu")
@@ -173,7 +173,8 @@ def test_tuning_a_model_whose_backbone_is_not_in_the_file_needs_its_weights(
 def test_a_resumed_run_obeys_a_new_learning_rate(tiny_config: Config) -> None:
     folder = train(tiny_config(), "epochs=1")
     changed = assembly.load(folder.parent / "tiny.yml", ["optimizer.lr=7e-5"])
-    trainer = assembly.build_trainer(changed, CPU, resume=str(folder / "last.pth"))
+    stored = Checkpoint(folder / "last.pth", read_checkpoint(folder / "last.pth"))
+    trainer = assembly.build_trainer(changed, CPU, resume=stored)
     trainer.fit()
     assert losses(folder)[-1]["lr_1"] == pytest.approx(7e-5)
 
