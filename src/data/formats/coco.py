@@ -76,12 +76,12 @@ def roboflow_layout(root: Path, files: Mapping[str, Path]) -> Layout:
     return Layout("roboflow", root, readers, partial(_categories, readers))
 
 
-def _first(readers: Mapping[str, object]) -> str:
+def _first_split(readers: Mapping[str, object]) -> str:
     return next(split for split in ("train", "all", *readers) if split in readers)
 
 
 def _categories(readers: Mapping[str, partial[Source]]) -> list[Document]:
-    source = readers[_first(readers)]()
+    source = readers[_first_split(readers)]()
     source.require_readable()
     categories = source.document.get("categories")
     return categories if isinstance(categories, list) else []
@@ -89,7 +89,7 @@ def _categories(readers: Mapping[str, partial[Source]]) -> list[Document]:
 
 def _categories_alone(readers: Mapping[str, partial[Source]], files: Mapping[str, Path]) -> list[Document]:
     """The categories without all else that a large JSON holds; all is read where it has not one such list."""
-    text, size = _text(files[_first(files)]), 1 << 16
+    text, size = _text(files[_first_split(files)]), 1 << 16
     starts = [match.end() for match in CATEGORIES.finditer(text)]
     while len(starts) == 1:
         try:
