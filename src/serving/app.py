@@ -18,7 +18,7 @@ IN_WORDS = {"application/json": {"schema": {"$ref": "#/components/schemas/Proble
 BEARER = {"bearer": {"type": "http", "scheme": "bearer"}}
 
 
-def build_app(service: Service, token: str | None = None) -> FastAPI:
+def build_app(service: Service, token: str | None = None) -> Guard:
     """The ASGI application of a service.
 
     Args:
@@ -32,14 +32,13 @@ def build_app(service: Service, token: str | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.add_middleware(Guard, metrics=service.metrics)
     app.add_exception_handler(Exception, _failed)
     _add_prediction(app, service, token)
     _add_facts(app, service, token)
     _add_pages(app)
     if token is not None:
         app.openapi()["components"]["securitySchemes"] = BEARER  # the document is made once, and kept
-    return app
+    return Guard(app, service.metrics)  # around all of it: FastAPI answers a fault outside its own middleware
 
 
 async def _failed(_request: Request, _error: Exception) -> JSONResponse:

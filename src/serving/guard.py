@@ -23,7 +23,7 @@ MIN_TOKEN = 16  # characters
 
 
 class Guard:
-    """Middleware: security headers on every answer; requests counted by path and status."""
+    """An application with security headers on every answer, and requests counted by path and status."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app

@@ -8,14 +8,14 @@ import socket
 from types import FrameType
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from ..door import Interrupted
 
 logger = logging.getLogger(__name__)
 
 
-def serve(app: FastAPI, host: str, port: int, *, timeout_s: float, is_guarded: bool) -> None:
+def serve(app: ASGIApp, host: str, port: int, *, timeout_s: float, is_guarded: bool) -> None:
     """Answer until the process is told to stop; requests that have begun are answered first.
 
     Args:
@@ -39,7 +39,7 @@ def serve(app: FastAPI, host: str, port: int, *, timeout_s: float, is_guarded: b
         http_server(app, timeout_s).run(sockets=[listener])
 
 
-def http_server(app: FastAPI, timeout_s: float) -> uvicorn.Server:
+def http_server(app: ASGIApp, timeout_s: float) -> uvicorn.Server:
     """What speaks HTTP; `timeout_s` as of `serve`."""
     return uvicorn.Server(
         uvicorn.Config(

@@ -183,6 +183,8 @@ def test_fault_of_the_detector_is_told_without_its_words() -> None:
     answer = asyncio.run(ask(build_app(service), "POST", "/predict", **form(picture(3), picture(4))))
     assert answer.status_code == 500
     assert answer.json() == {"detail": "the detector failed; the service's log says why"}
+    assert {name: answer.headers[name] for name in HEADERS} == HEADERS
+    assert 'dfine_requests_total{path="/predict",status="500"} 1.0' in service.metrics.text().decode()
     assert service.waiting == 0
     service.close()
 

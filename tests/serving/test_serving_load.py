@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from fastapi import FastAPI
 from PIL import Image
+from starlette.types import ASGIApp
 from uvicorn import Server
 
 from benchmarks.serving import ask_all, bad_asks, compare, plan, resident_mb, summarize
@@ -27,7 +27,7 @@ from tests.serving.conftest import LIMITS, Means, Stuck, picture
 class Loopback:
     """An application at a port of this machine, in a thread."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
