@@ -56,7 +56,7 @@ def _guarded(token: str | None) -> dict[str, Any]:
 
 def _add_prediction(app: FastAPI, service: Service, token: str | None) -> None:
     asked = {**predict_body(service.limits), **_guarded(token)}
-    statuses = [status for status in PROBLEMS if isinstance(status, int) and (token or status != 401)]
+    statuses = [status for status in PROBLEMS if token or status != 401]
 
     @app.post("/predict", responses=_problems(*statuses), openapi_extra=asked)
     async def predict(request: Request) -> Answer:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from fastapi import Request
+from fastapi import HTTPException, Request
 
 from .limits import Limits
 from .schema import problem
@@ -73,5 +73,5 @@ class Body:
                 if taken > DRAINED_BYTES:
                     return
 
-        with contextlib.suppress(asyncio.TimeoutError, type(problem(400, ""))):
+        with contextlib.suppress(asyncio.TimeoutError, HTTPException):
             await asyncio.wait_for(throw_away(), DRAINED_S)

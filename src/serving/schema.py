@@ -87,7 +87,7 @@ class FormThreshold(BaseModel):
 
 ONE_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"
 TEXT = {"schema": {"type": "string"}}
-PROBLEMS: dict[int | str, dict[str, Any]] = {
+PROBLEMS: dict[int, dict[str, Any]] = {
     400: {"description": "A picture cannot be decoded: it is of no known kind, truncated or damaged."},
     401: {"description": "The token is missing or wrong.", "headers": {"WWW-Authenticate": TEXT}},
     408: {"description": "The body came too slowly."},
