@@ -18,11 +18,12 @@ BATCH = 8
 LENIENT = DatasetSettings(drop_empty_boxes=True)  # the score counts them, as COCO's tools do
 
 
-def origin_of(paths: Sequence[Path]) -> Origin:
+def origin_of(paths: Sequence[Path], split: str = "val") -> Origin:
     """What a person names as pictures with objects: a folder of them and its COCO JSON, or a dataset.
 
     Args:
-        paths: Two of them, or one, as `data=` takes it; its `val` is meant.
+        paths: Two of them, or one, as `data=` takes it.
+        split: Which part of that one is meant, `train` or `val`.
 
     Raises:
         ValueError: There are more or none, or the dataset is none.
@@ -31,7 +32,7 @@ def origin_of(paths: Sequence[Path]) -> Origin:
         return Origin(paths[0], paths[1])
     if len(paths) != 1:
         raise ValueError(f"{len(paths)} paths came as data, allowed are IMAGES ANNOTATIONS or one dataset")
-    return find_origin(str(paths[0]), DatasetSettings(), "val")
+    return find_origin(str(paths[0]), DatasetSettings(), split)
 
 
 def count_pictures(origin: Origin) -> int:

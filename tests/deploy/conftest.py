@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 from lab_cases import Lab, make_lab
+from parted import export_parted
+from PIL import Image
 from torch import Tensor, nn
 
 from src.deploy.export import DeployModel, Exported, export_onnx
 from src.deploy.metadata import ModelCard
+from src.deploy.samples import pictures
 from src.structures import ClassNames, Detections, FinalOutput
 
 CARD = ModelCard(ClassNames(("cat", "dog", "owl"), (1, 7, 90)), (64, 96), "tiny")
@@ -60,6 +63,25 @@ def card() -> ModelCard:
 def exported(tiny: DeployModel, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     pytest.importorskip("onnxscript", reason="pip install -r requirements-export.txt")
     return export_onnx(tiny, tmp_path_factory.mktemp("onnx") / "tiny.onnx", CARD)
+
+
+@pytest.fixture(scope="session")
+def parted_file(tiny: DeployModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported detector of a backbone, an encoder and a decoder."""
+    pytest.importorskip("onnxscript", reason="pip install -r requirements-export.txt")
+    path = tmp_path_factory.mktemp("parted") / "parted.onnx"
+    export_parted(tiny.postprocessor, path, CARD)
+    return path
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of five made-up pictures of several sizes."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for index, pixels in enumerate(pictures(5, (48, 60), seed=7)):
+        levels = (255 * pixels[:, : 48 - index]).byte().permute(1, 2, 0).numpy()
+        Image.fromarray(levels).save(folder / f"{index}.png")
+    return folder
 
 
 @pytest.fixture(scope="session")

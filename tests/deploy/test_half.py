@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from parted import export_parted, parted
 
 from src.deploy import half
 from src.deploy.agreement import HALF, compare
@@ -13,7 +14,6 @@ from src.deploy.metadata import ModelCard
 from src.deploy.runtimes import OnnxRuntime
 from src.deploy.samples import made_up
 from src.structures import Detections
-from tests.deploy.parted import export_parted, parted
 
 onnx = pytest.importorskip("onnx", reason="pip install -r requirements-export.txt")
 pytest.importorskip("onnxscript", reason="pip install -r requirements-export.txt")
@@ -74,7 +74,7 @@ def test_finds_what_pytorch_finds(written: tuple[Path, DeployModel], card: Model
     assert not torch.equal(reference.scores, found.scores)
 
 
-def test_norms_and_pixels_keep_their_range(
+def test_norms_and_boxes_keep_their_range(
     tiny: DeployModel, card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = card._replace(input_hw=(64, 56))  # the reference gathers from 63 cells at most
@@ -82,14 +82,15 @@ def test_norms_and_pixels_keep_their_range(
     with torch.no_grad():
         deploy.model.backbone.stem.weight *= 3000  # type: ignore[union-attr, operator]
     safe, careless = tmp_path / "safe.onnx", tmp_path / "careless.onnx"
-    export_onnx(deploy, safe, card, IN_HALF)
+    export_onnx(deploy, tmp_path / "whole.onnx", card)
+    save_half(tmp_path / "whole.onnx", safe)
     wide = 100_000  # boxes are beyond 65,504, too
     labels, boxes, scores = detect(safe, card.input_hw, wide)
     assert boxes.max() > 65_504
     found = Detections(torch.tensor(labels), torch.tensor(boxes), torch.tensor(scores))
     compare(expected(deploy, card.input_hw, wide), found, HALF._replace(box_px=2e-3 * wide))
     monkeypatch.setattr(half, "BETWEEN", half.BETWEEN | {"LayerNormalization"})
-    export_onnx(deploy, careless, card, IN_HALF)
+    save_half(tmp_path / "whole.onnx", careless)
     with np.errstate(all="ignore"):
         _, boxes, scores = detect(careless, card.input_hw)
     reference = expected(deploy, card.input_hw)
@@ -97,9 +98,17 @@ def test_norms_and_pixels_keep_their_range(
     assert off > 0.1
 
 
-def test_weights_beyond_its_range_are_refused(tiny: DeployModel, card: ModelCard, tmp_path: Path) -> None:
-    deploy = parted(tiny.postprocessor)
-    with torch.no_grad():
-        deploy.model.backbone.stem.weight[0, 0, 0, 0] = 70_000  # type: ignore[union-attr, index]
+def save_half(source: Path, path: Path) -> None:
+    proto = onnx.load(source)
+    half.to_half(proto)
+    onnx.save(proto, path)
+
+
+def test_weights_beyond_its_range_are_refused(parted_file: Path) -> None:
+    proto = onnx.load(parted_file)
+    stem = next(one for one in proto.graph.initializer if one.name == "model.backbone.stem.weight")
+    values = onnx.numpy_helper.to_array(stem).copy()
+    values[0, 0, 0, 0] = 70_000
+    stem.CopyFrom(onnx.numpy_helper.from_array(values, stem.name))
     with pytest.raises(ValueError, match=r"stem\.weight reach 7e\+04, float16 ends at 65504"):
-        export_onnx(deploy, tmp_path / "half.onnx", card, IN_HALF)
+        half.to_half(proto)

@@ -1,0 +1,66 @@
+"""Bring an exported detector into 8 bits, and tell what that costs in AP, size and latency."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from src import door
+from src.deploy import origin_of
+from src.deploy.calibration import calibration_pictures
+from src.deploy.conversion import report_conversion
+from src.deploy.quantization import KEPT_FLOAT, METHODS, quantize
+from src.solver.logs import setup_logging
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("-m", "--model", type=Path, required=True, help="what export_onnx.py wrote, in float32")
+    add("-o", "--output", type=Path, help="the file (beside the model, its name with _int8)")
+    add(
+        "--data", type=Path, nargs="+", default=[], metavar="PATH",
+        help="a dataset: its train calibrates, its val gives the AP; or IMAGES ANNOTATIONS for both",
+    )  # fmt: skip
+    add("--pictures", type=Path, metavar="FOLDER", help="calibrate on these pictures instead")
+    add("--num-pictures", type=int, default=128, help="pictures to calibrate on (%(default)s)")
+    add("--method", choices=METHODS, default="minmax", help="how ranges are found (%(default)s)")
+    add("--signed", action="store_true", help="signed activations around zero, as TensorRT asks for")
+    add(
+        "--keep-float", nargs="+", default=[], metavar="MODULE",
+        help="more modules to keep in float32, such as model.backbone.vit.blocks.3 (the decoder always is)",
+    )  # fmt: skip
+    add("--threads", type=int, help="threads of one call when timed (torch's choice)")
+    add("--repeats", type=int, default=20, help="timed rounds (%(default)s)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Parse, quantise, measure, print."""
+    args = parse()
+    setup_logging(None)
+    output = args.output or args.model.with_name(f"{args.model.stem}_int8.onnx")
+    data = origin_of(args.data) if args.data else None
+    pictures = calibration_pictures(args.data, args.pictures, args.num_pictures)
+    quantized = quantize(
+        args.model,
+        output,
+        pictures,
+        method=args.method,
+        signed=args.signed,
+        kept_float=(*KEPT_FLOAT, *args.keep_float),
+    )
+    print(
+        f"{output}: {quantized.size_bytes / 1e6:.1f} MB, calibrated on {len(pictures)} pictures; "
+        f"{quantized.num_quantized} layers with weights are in 8 bits, {quantized.num_float} in float32\n"
+    )
+    facts = quantized.facts()
+    print(
+        report_conversion(args.model, output, facts, data, threads=args.threads, repeats=args.repeats).text()
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(door.run(main))
