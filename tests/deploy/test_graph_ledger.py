@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from src import assembly
-from src.deploy.export import DeployModel, export_onnx
+from src.deploy.export import PLAIN, DeployModel, GraphOptions, export_onnx
 from src.deploy.metadata import ModelCard
 from src.deploy.verify import verify_onnx
 from src.nn.deploy import to_deploy
@@ -22,7 +22,7 @@ SMALL = [
 ]
 
 
-def export(config: Path, overrides: list[str], folder: Path):
+def export(config: Path, overrides: list[str], folder: Path, sampling="gather", options=PLAIN):
     torch.manual_seed(0)
     model, postprocessor, classes, experiment = assembly.load_detector(config, None, overrides)
     for module in model.modules():
@@ -30,7 +30,7 @@ def export(config: Path, overrides: list[str], folder: Path):
             nn.init.uniform_(module.weight, 0.8, 1.2)
     card = ModelCard(classes, experiment.eval_spatial_size, config.stem)
     path = folder / "model.onnx"
-    exported = export_onnx(DeployModel(to_deploy(model), postprocessor).eval(), path, card)
+    exported = export_onnx(DeployModel(to_deploy(model, sampling), postprocessor).eval(), path, card, options)
     return exported, DeployModel(model, postprocessor).eval()
 
 
@@ -50,6 +50,25 @@ def assert_frugal(exported, model: DeployModel, most: int) -> None:
 def test_a_small_model(repo_root: Path, tmp_path: Path) -> None:
     exported, model = export(repo_root / "configs/dfine/dfine_dinov3_demo.yml", SMALL, tmp_path)
     assert_frugal(exported, model, 670)
+    assert verify_onnx(exported.path, model, batch=1).num_compared > 40
+
+
+@pytest.mark.slow
+def test_a_small_model_for_any_size(repo_root: Path, tmp_path: Path) -> None:
+    config = repo_root / "configs/dfine/dfine_dinov3_demo.yml"
+    exported, model = export(config, SMALL, tmp_path, options=GraphOptions(dynamic_size=True))
+    assert exported.num_nodes <= 880, exported.operators
+    assert not {"GridSample", "BatchNormalization", "Erfc"} & set(exported.operators)
+    assert verify_onnx(exported.path, model, batch=1).num_compared > 40
+
+
+@pytest.mark.slow
+def test_a_small_model_with_bilinear_sampling(repo_root: Path, tmp_path: Path) -> None:
+    config = repo_root / "configs/dfine/dfine_dinov3_demo.yml"
+    exported, model = export(config, SMALL, tmp_path, sampling="bilinear")
+    layers = model.model.decoder.eval_idx + 1
+    assert exported.operators["GridSample"] == layers * len(model.model.encoder.levels)
+    assert exported.num_nodes <= 615, exported.operators
     assert verify_onnx(exported.path, model, batch=1).num_compared > 40
 
 
