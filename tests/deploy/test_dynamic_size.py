@@ -91,7 +91,7 @@ def test_only_the_inputs_are_unknown_and_the_graph_stays_frugal(dynamic: Exporte
     assert dims["images"] == ["N", 3, "H", "W"]
     assert dims["boxes"] == ["N", 60, 4]
     assert dynamic.least_side == LEAST
-    assert dynamic.num_nodes <= 720, dynamic.operators
+    assert dynamic.num_nodes <= 750, dynamic.operators  # of torch 2.10; 716 of 2.15
     assert not {"GridSample", "BatchNormalization", "Erfc"} & set(dynamic.operators)
 
 
