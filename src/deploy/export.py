@@ -146,7 +146,11 @@ def _check(options: GraphOptions) -> None:
 
 
 def _least_side(deploy: DeployModel, input_hw: tuple[int, int]) -> int:
-    """The least height and width of a graph for many sizes: all give as many detections."""
+    """The least height and width of a graph for many sizes: all give as many detections.
+
+    Raises:
+        ValueError: The input size is less.
+    """
     least = cast(int, deploy.model.least_side)
     if min(input_hw) < least:
         raise ValueError(

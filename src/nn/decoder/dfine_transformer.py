@@ -269,7 +269,7 @@ class DFINETransformer(nn.Module):
 
 def _on_map(boxes: Tensor, extent_hw: tuple[float, float]) -> Tensor:
     """Boxes [..., 4] in units of the picture, in units of the padded map; nothing is copied to the device."""
-    if isinstance(extent_hw[0], float) and extent_hw == (1.0, 1.0):
+    if isinstance(extent_hw[0], float) and extent_hw == (1.0, 1.0):  # not symbols, of which no one knows
         return boxes
     height, width = (boxes.new_full((1,), extent) for extent in extent_hw)
     return boxes * torch.cat((width, height, width, height))
