@@ -4,7 +4,8 @@ Quantised are multiplications with weights, linear layers and convolutions: the 
 channel, and what they are multiplied with. Attention's products of two activations, norms and activation
 functions stay in float32. So does the decoder: it is a small part of the work, its boxes are sums of small
 distances and its queries the highest of many scores. Detectors of this family whose decoder is in 8 bits have
-been seen to find next to nothing (ultralytics #26191), and OpenVINO cannot compile ours.
+been seen to find next to nothing (ultralytics #26191), and OpenVINO 2026.4 cannot compile such a file of
+`dfine_dinov3_s_coco`.
 """
 
 import contextlib

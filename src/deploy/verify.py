@@ -86,8 +86,11 @@ class Evidence(NamedTuple):
             f"agrees with PyTorch ({found.batch} pictures, {found.num_compared} detections): scores within "
             f"{found.max_score_diff:.2g}, boxes within {found.max_box_diff_px:.2g} px, on {self.pictures}"
         )
+        if not found.num_compared:
+            line = f"runs, but was not compared with PyTorch: no score on {self.pictures} reaches "
+            line += f"{self.tolerance.floor:g}"
         if found.num_apart:
-            line += f"; {found.num_apart} more detections have no such counterpart"
+            line += f"; {found.num_apart} more found no such counterpart"
         return line if self.scores is None else f"{line}\n\n{self.scores.table()}"
 
 

@@ -8,11 +8,12 @@ import torch
 from parted import export_parted, parted
 
 from src.deploy import half
-from src.deploy.agreement import HALF, compare
+from src.deploy.agreement import HALF, Agreement, compare
 from src.deploy.export import DeployModel, Exported, GraphOptions, export_onnx
 from src.deploy.metadata import ModelCard
 from src.deploy.runtimes import OnnxRuntime
 from src.deploy.samples import made_up
+from src.deploy.verify import Evidence
 from src.structures import Detections
 
 onnx = pytest.importorskip("onnx", reason="pip install -r requirements-export.txt")
@@ -112,3 +113,12 @@ def test_weights_beyond_its_range_are_refused(parted_file: Path) -> None:
     stem.CopyFrom(onnx.numpy_helper.from_array(values, stem.name))
     with pytest.raises(ValueError, match=r"stem\.weight reach 7e\+04, float16 ends at 65504"):
         half.to_half(proto)
+
+
+def test_where_nothing_can_be_compared_it_is_said() -> None:
+    evidence = Evidence("made-up pictures", HALF, Agreement(3, 0, 0, 0.0, 0.0), None)
+    assert (
+        evidence.text() == "runs, but was not compared with PyTorch: no score on made-up pictures reaches 0.3"
+    )
+    evidence = Evidence("made-up pictures", HALF, Agreement(3, 20, 0, 0.001, 0.5, 1), None)
+    assert evidence.text().endswith("on made-up pictures; 1 more found no such counterpart")
