@@ -4,8 +4,7 @@ import contextlib
 import os
 import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 
@@ -20,8 +19,8 @@ def make_folder(path: str | Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(
-            f"cannot make the output folder {folder}: {error.strerror}; choose another one with --output-dir "
-            "(train.py) or -o (tools)"
+            f"cannot make the output folder {folder}: {error.strerror}; choose another folder "
+            "(train.py: --output-dir; tools: -o)"
         ) from error
     return folder
 
@@ -61,31 +60,46 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def staged_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder inside `folder` whose files move up when the block ends well, and vanish otherwise.
+def staged_folder(folder: Path, *, obsolete: Sequence[str] = ()) -> Iterator[Path]:
+    """A temporary folder whose files are in `folder` when the block ends well, and vanish otherwise.
+
+    Where there is no `folder` yet it appears in one step, with all of them. Where there is one, a folder
+    under a file's name is refused before anything moves; then the files move one by one in the order of
+    their names, and what is stopped in between (a kill, a file that the system does not let go) leaves new
+    ones beside old ones.
 
     Args:
-        folder: Made where it is missing, and removed again if it was made and the block ends badly.
+        folder: Made where it is missing, when the block ends well; its parents are made at once.
+        obsolete: Names of files of an earlier time, which are removed from it last.
 
     Raises:
         ValueError: The folder cannot be made or a file cannot be moved into it, with the reason.
     """
-    existed = folder.exists()
-    make_folder(folder)
+    home = make_folder(folder if folder.exists() else folder.parent)
+    stage = home / f".unfinished-{secrets.token_hex(4)}"
     try:
-        stage = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
+        stage.mkdir()
     except OSError as error:
         raise ValueError(f"cannot write into the output folder {folder}: {error.strerror}") from error
-    done = False
     try:
         yield stage
-        for path in sorted(stage.iterdir()):
-            os.replace(path, folder / path.name)
-        done = True
+        if folder.exists():
+            _move_into(folder, sorted(stage.iterdir()), [folder / name for name in obsolete])
+        else:
+            os.replace(stage, folder)
     except OSError as error:
         raise ValueError(f"cannot write into the output folder {folder}: {error.strerror}") from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-        if not done and not existed:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+
+
+def _move_into(folder: Path, files: Sequence[Path], obsolete: Sequence[Path]) -> None:
+    for target in (*(folder / path.name for path in files), *obsolete):
+        if target.is_dir() and not target.is_symlink():
+            raise ValueError(
+                f"cannot write {target}: a folder has this name; remove it or choose another output folder"
+            )
+    for path in files:
+        os.replace(path, folder / path.name)
+    for target in obsolete:
+        target.unlink(missing_ok=True)

@@ -30,7 +30,9 @@ def test_failure_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_file_in_the_way_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("x")
-    with pytest.raises(ValueError, match="cannot make the output folder .*taken"):
+    with pytest.raises(
+        ValueError, match=r"make the output folder .*taken.*train\.py: --output-dir; tools: -o"
+    ):
         make_folder(tmp_path / "taken" / "below")
 
 
@@ -46,3 +48,35 @@ def test_staged_files_vanish_on_ctrl_c(tmp_path: Path) -> None:
         (stage / "one").write_text("1")
         raise KeyboardInterrupt
     assert os.listdir(tmp_path) == []
+
+
+def test_a_new_folder_appears_in_one_step_with_all_files(tmp_path: Path) -> None:
+    with staged_folder(tmp_path / "new") as stage:
+        (stage / "one").write_text("1")
+        (stage / "two").write_text("2")
+        assert not (tmp_path / "new").exists()
+    assert sorted(os.listdir(tmp_path / "new")) == ["one", "two"]
+    (tmp_path / "plain").mkdir()
+    assert (tmp_path / "new").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_folder_in_the_way_is_found_before_anything_moves(tmp_path: Path) -> None:
+    for name in ("one", "old"):
+        (tmp_path / name).write_text("before")
+    (tmp_path / "two").mkdir()
+    with (
+        pytest.raises(ValueError, match=r"two: a folder has this name"),
+        staged_folder(tmp_path, obsolete=["old"]) as stage,
+    ):
+        (stage / "one").write_text("after")
+        (stage / "two").write_text("after")
+    assert sorted(os.listdir(tmp_path)) == ["old", "one", "two"]
+    assert (tmp_path / "one").read_text() == "before"
+
+
+def test_obsolete_files_go_as_the_new_ones_come(tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("before")
+    (tmp_path / "other").write_text("before")
+    with staged_folder(tmp_path, obsolete=["old", "absent"]) as stage:
+        (stage / "one").write_text("after")
+    assert sorted(os.listdir(tmp_path)) == ["one", "other"]
