@@ -118,7 +118,8 @@ class Detector:
         Args:
             folder: Made where it is missing; what it holds under other names stays.
             license: Under which licence its owner gives the model away, by the hub's name (`apache-2.0`).
-            license_file: The licence's text, which is copied into the folder.
+            license_file: The licence's text, which becomes the folder's LICENSE.md; without it there is none,
+                and one that was there is removed.
 
         Raises:
             ValueError: This is an exported file's detector, its checkpoint has changed since, a licence is

@@ -4,9 +4,10 @@ Nothing here uses the network unless it is told to, by `download=True` or by a p
 """
 
 import logging
+import posixpath
 import re
 import tempfile
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import huggingface_hub
@@ -29,7 +30,7 @@ NEEDED = (HUB_WEIGHTS, HUB_CARD)
 
 # the hub's own errors, and those of its HTTP client, which is another one from version to version
 HUB_ERRORS: tuple[type[BaseException], ...] = (OSError, ValueError, *HfHubHTTPError.__bases__)
-_ELSEWHERE = re.compile(r"/|\.\.|~|[A-Za-z]:[\\/]")
+_HOME_OR_ADDRESS = re.compile(r"~[^/\\]*[/\\]|file:[/\\]", re.IGNORECASE)
 
 
 def save_pretrained(
@@ -65,7 +66,8 @@ def save_pretrained(
     told["classes"] = trained.classes._asdict()
     told["input_size_hw"] = trained.experiment.eval_spatial_size
     told["config"] = _without_folders(yaml.safe_load(assembly.dump(trained.experiment)))
-    with staged_folder(Path(folder)) as stage:
+    obsolete = [LICENCE_FILE] if text is None else []
+    with staged_folder(Path(folder), obsolete=obsolete) as stage:
         write_whole(stage / HUB_WEIGHTS, tensors)
         write_whole(stage / HUB_CARD, sealed_card(told, tensors).encode())
         write_whole(stage / PAGE, page.encode())
@@ -77,6 +79,8 @@ def save_pretrained(
 
 def find_pretrained(source: str | Path, *, revision: str | None = None, download: bool = False) -> Path:
     """The weights of a saved model, with its config beside them; see `Detector.from_pretrained`."""
+    if not str(source).strip():
+        raise ValueError("an empty name was given; name a folder, or a repository of the hub as user/name")
     folder = Path(source)
     if folder.is_dir():
         if revision is not None or download:
@@ -149,14 +153,17 @@ def _read(path: Path) -> bytes:
 
 
 def _without_folders(value: Any) -> Any:
-    """`value` with paths that begin outside the working directory cut to their last name.
+    """`value` with paths that lead outside the working directory cut to their last name.
 
-    The rest of them means nothing elsewhere, and tells of whoever wrote them.
+    The rest of them means nothing elsewhere, and tells of whoever wrote them. What stands under `params` are
+    patterns, no paths.
     """
     if isinstance(value, dict):
-        return {key: _without_folders(item) for key, item in value.items()}
+        return {key: item if key == "params" else _without_folders(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_without_folders(item) for item in value]
-    if isinstance(value, str) and _ELSEWHERE.match(value):
-        return PurePath(value.replace("\\", "/")).name
-    return value
+    if not isinstance(value, str):
+        return value
+    path = PurePosixPath(posixpath.normpath(value.replace("\\", "/")))
+    elsewhere = path.is_absolute() or path.parts[:1] == ("..",) or PureWindowsPath(value).drive
+    return (path.name or ".") if elsewhere or _HOME_OR_ADDRESS.match(value) else value

@@ -59,10 +59,10 @@ def dataset_name(experiment: Experiment) -> str | None:
     """The pictures it was judged by, without where they lay."""
     stated = experiment.val_dataloader.dataset.ann_file
     if stated is not None:
-        return PurePath(stated).stem
+        return PurePath(stated.replace("\\", "/")).stem
     if experiment.data is None:
         return None
-    path = PurePath(experiment.data)
+    path = PurePath(experiment.data.replace("\\", "/"))
     return path.parent.name if path.suffix and path.parent.name else path.stem
 
 
@@ -159,6 +159,8 @@ def _licence(trained: Trained, license: str | None, with_license_file: bool) -> 
     told = [
         f"Its owner gives the model away under: {license}." if license else "Its owner has stated no licence."
     ]
+    if with_license_file:
+        told.append(f"A licence's text lies beside this page, in {LICENCE_FILE}.")
     if trained.pretrained:
         told.append(
             f"Training began with {trained.backbone}'s published weights, which are under Apache-2.0."

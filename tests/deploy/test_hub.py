@@ -104,6 +104,30 @@ def test_the_config_loads_strictly_and_names_no_folder_of_its_writer(lab: Lab, t
         Detector.from_pretrained(tmp_path / "model")
 
 
+@pytest.mark.parametrize(
+    ("stated", "published"),
+    [
+        ("./../../alice/x", "x"),
+        ("data/../../../alice/x", "x"),
+        (r"data\..\..\alice\x", "x"),
+        (r"\\server\alice\x", "x"),
+        ("//server/alice/x", "x"),
+        (r"C:\alice\x", "x"),
+        (r"C:alice\x", "x"),
+        ("file:///home/alice/x", "x"),
+        ("~alice/x", "x"),
+        ("/", "."),
+        *((kept, kept) for kept in ("", "data/x", "./x", "x/../y", "...", "~", "cuda:0", "https://a/b")),
+    ],
+)
+def test_paths_that_lead_elsewhere_lose_their_folders(stated: str, published: str) -> None:
+    patterns = {"params": r"\.bias/.*"}
+    assert hub._without_folders({"a": [stated], "groups": [patterns]}) == {
+        "a": [published],
+        "groups": [patterns],
+    }
+
+
 @pytest.mark.usefixtures("no_network")
 def test_nothing_asks_the_network(lab: Lab, folder: Path, cache: Path) -> None:
     Detector.from_pretrained(folder, device="cpu").save_pretrained(folder)
@@ -168,6 +192,9 @@ def test_damage_is_told_in_one_error(folder: Path, harm, message: str) -> None:
 
 
 def test_a_file_and_a_folder_with_wishes_are_refused(lab: Lab, folder: Path) -> None:
+    for empty in ("", " "):
+        with pytest.raises(ValueError, match="an empty name was given"):
+            Detector.from_pretrained(empty)
     with pytest.raises(ValueError, match=r"best\.pth: is a file; Detector\.load opens it"):
         Detector.from_pretrained(lab.folder / "best.pth")
     for wish in ({"download": True}, {"revision": "main"}):
@@ -192,6 +219,26 @@ def test_a_folder_is_written_whole_or_not_at_all(
             lab.detector.save_pretrained(place)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_in_the_way_leaves_all_files_as_they_were(lab: Lab, folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").mkdir()
+    for name in FILES[:2]:
+        (folder / name).write_text("before")
+    with pytest.raises(ValueError, match=r"model\.safetensors: a folder has this name"):
+        lab.detector.save_pretrained(folder)
+    assert [(folder / name).read_text() for name in FILES[:2]] == ["before"] * 2
+
+
+def test_a_licence_of_an_earlier_save_goes(lab: Lab, folder: Path) -> None:
+    (folder / "terms.txt").write_text("terms")
+    lab.detector.save_pretrained(folder, license_file=folder / "terms.txt")
+    assert (folder / "LICENSE.md").read_text() == "terms"
+    assert "in LICENSE.md" in (folder / "README.md").read_text()
+    lab.detector.save_pretrained(folder)
+    assert sorted(path.name for path in folder.iterdir()) == [*FILES, "terms.txt"]
+    assert "LICENSE.md" not in (folder / "README.md").read_text()
 
 
 def test_the_door_writes_such_a_folder(

@@ -154,7 +154,13 @@ def test_a_distilled_model_says_that_its_licence_is_undecided(trained: Trained, 
 
 
 def test_data_are_named_without_their_place(repo_root: Path) -> None:
-    named = {"/x/cells": "cells", "/x/cells/data.yaml": "cells", "data.yaml": "data", "../bccd": "bccd"}
+    named = {
+        "/x/cells": "cells",
+        r"C:\alice\cells": "cells",
+        "/x/cells/data.yaml": "cells",
+        "data.yaml": "data",
+        "../bccd": "bccd",
+    }
     for data, expected in named.items():
         experiment = assembly.load(
             repo_root / "configs/dfine/dfine_dinov3_demo.yml", [f"data={data}", "num_classes=2"]
