@@ -25,12 +25,16 @@ class Interrupted(BaseException):
         self.signal = signal.Signals(number)
 
 
-def run(main: Callable[[], None]) -> int:
+def run(main: Callable[[], None], *, waits_for_threads: bool = True) -> int:
     """Call a door's `main` and give the exit status of the process.
 
     A process alone lets any error but these go on, with its traceback. One of several ranks leaves at once
     after an error, whatever it is: nothing that ends a process in order may wait for the other ranks, and
     these see that it has gone.
+
+    Args:
+        main: The door's own.
+        waits_for_threads: Whether a process that is told to stop ends only once its threads have.
 
     Returns:
         0, or 2 for a fault of the user (`ValueError`: what came, what was allowed, where, the remedy), or
@@ -42,9 +46,9 @@ def run(main: Callable[[], None]) -> int:
     except ValueError as error:
         return _end(f"error: {error}", USER_FAULT)
     except KeyboardInterrupt:
-        return _end("interrupted", 128 + signal.SIGINT)
+        return _end("interrupted", 128 + signal.SIGINT, waits_for_threads)
     except Interrupted as request:
-        return _end(f"stopped by {request.signal.name}", 128 + request.signal)
+        return _end(f"stopped by {request.signal.name}", 128 + request.signal, waits_for_threads)
     except BaseException as error:
         if isinstance(error, SystemExit) or not distributed.is_distributed():
             if _nobody_reads() and isinstance(error, BrokenPipeError):
@@ -74,7 +78,7 @@ def _nobody_reads() -> bool:
     return True
 
 
-def _end(text: str, status: int) -> int:
+def _end(text: str, status: int, waits_for_threads: bool = True) -> int:
     _nobody_reads()
     sys.stdout.flush()
     if distributed.is_first_to_say(text):
@@ -84,5 +88,6 @@ def _end(text: str, status: int) -> int:
     if distributed.is_distributed():
         for child in multiprocessing.active_children():
             child.kill()
+    if distributed.is_distributed() or not waits_for_threads:
         os._exit(status)
     return status

@@ -36,6 +36,18 @@ def test_a_run_that_was_asked_to_stop(number: int, status: int, capsys: pytest.C
     assert capsys.readouterr().err == f"stopped by {signal.Signals(number).name}\n"
 
 
+def test_a_door_that_is_told_to_stop_need_not_wait_for_its_threads(repo_root: Path) -> None:
+    code = (
+        "import sys, threading\nfrom src import door\ndef main():\n"
+        "    threading.Thread(target=threading.Event().wait).start()\n    raise door.Interrupted(15)\n"
+        "sys.exit(door.run(main, waits_for_threads=False))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=repo_root, check=False, capture_output=True, timeout=60
+    )
+    assert (ended.returncode, ended.stderr) == (143, b"stopped by SIGTERM\n")
+
+
 def test_a_fault_of_the_program_keeps_its_traceback() -> None:
     def main() -> None:
         raise RuntimeError("shapes differ")

@@ -71,4 +71,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(door.run(main))
+    sys.exit(door.run(main, waits_for_threads=False))

@@ -1,6 +1,7 @@
 """Picture files to RGB: the only place that opens one."""
 
 import os
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ EXIF_ORIENTATION = 0x0112
 TRANSPOSING = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND"}  # how files of JPEG and PNG begin, and what ends them
 TAIL = 4096  # bytes that are searched for it: zeros or a remark may follow
+MAX_SCANS = 100  # of a JPEG that comes from a stranger; a progressive one has about 10
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # what Pillow raises at broken files
 
 
@@ -168,10 +171,27 @@ def decode_bytes(data: bytes, name: str, max_pixels: int | None = None) -> Image
         max_pixels: More are refused before any is decoded; None for as many as `decode_rgb` takes.
 
     Raises:
-        PictureError: It is damaged, too large, or of another kind.
+        PictureError: It is damaged, too large, of another kind, or a JPEG of more than 100 scans: each goes
+            over all of the picture, so that a small file of thousands would take minutes.
     """
     with _reading(BytesIO(data), name, max_pixels) as image:
+        _refuse_scans(data, name)
         return _to_rgb(image, name)
+
+
+def _refuse_scans(data: bytes, name: str) -> None:
+    if not data.startswith(b"\xff\xd8"):
+        return
+    scans, place = 0, 2
+    while (found := _MARKER.search(data, place)) and found[0] != b"\xff\xd9":
+        place = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+        scans += found[0] == b"\xff\xda"
+        if scans > MAX_SCANS:
+            raise PictureError(
+                f"picture {name} is a JPEG of more than {MAX_SCANS} scans, which may take minutes to decode; "
+                "store it anew",
+                "picture-scans",
+            )
 
 
 @contextmanager
@@ -216,7 +236,7 @@ def _reading(
 
 
 def _refuse_bomb(image: Image.Image, path: str | Path, max_pixels: int | None = None) -> None:
-    allowed = max_pixels or MAX_PIXELS
+    allowed = MAX_PIXELS if max_pixels is None else max_pixels
     if image.width * image.height > allowed:
         raise PictureError(
             f"picture {path} has {image.width}x{image.height} pixels, more than the {allowed:,} "

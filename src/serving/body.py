@@ -17,7 +17,7 @@ class Body:
     """A body that is read once, into memory, or else thrown away."""
 
     def __init__(self, request: Request, limits: Limits) -> None:
-        self._receive = request.receive
+        self._request = request
         self._declared = request.headers.get("content-length", "")
         self._is_coming = "expect" not in request.headers
         self._limits = limits
@@ -25,7 +25,8 @@ class Body:
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         while not self.ended:
-            message = await self._receive()
+            message = await self._request.receive()
+            self._is_coming = True  # who waited for leave to send has it now
             self.ended = not message.get("more_body", False)
             if message["type"] == "http.disconnect":
                 raise problem(400, "the connection ended before the body did")
@@ -57,6 +58,15 @@ class Body:
                 408, f"the body did not come within the {self._limits.timeout_s:g} s that it may take"
             ) from error
         return bytes(body)
+
+    async def check_is_awaited(self) -> None:
+        """To be called once the body has been read.
+
+        Raises:
+            HTTPException: The client has gone.
+        """
+        if await self._request.is_disconnected():
+            raise problem(400, "the connection ended before the answer")
 
     async def drain(self) -> None:
         """Throw the rest away: a client that is still sending would otherwise not come to read its answer.

@@ -1,9 +1,12 @@
 """What a client may ask of the service at most."""
 
+import math
 from typing import NamedTuple
 
 from ..data.decode import MAX_PIXELS
 
+COMING = 4  # so many times `max_waiting` bodies may be on their way at once: they may come slowly
+LARGEST_PICTURES = 4  # as many of the largest size may a request have, or more that are smaller
 MAX_TEXT = 200  # characters of a client's that an answer repeats
 
 
@@ -12,9 +15,10 @@ class Limits(NamedTuple):
 
     Attributes:
         max_upload_bytes: Of a body.
-        max_pixels: Of a picture, as its header states them.
+        max_pixels: Of a picture, as its header states them; all pictures of a request may have four times
+            as many.
         max_pictures: Of a request.
-        max_waiting: Pictures that are received, decoded, waiting or looked at, all at once.
+        max_waiting: Pictures that are decoded, waiting or looked at, all at once.
         timeout_s: Seconds for a body to come, and the same again for its answer.
     """
 
@@ -31,8 +35,8 @@ class Limits(NamedTuple):
             ValueError: One is out of range.
         """
         for name, value in self._asdict().items():
-            if not value > 0:
-                raise ValueError(f"{name} {value} was asked for, allowed is more than 0")
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} {value} was asked for, allowed is a finite number above 0")
         if self.max_pixels > MAX_PIXELS:
             raise ValueError(
                 f"max_pixels {self.max_pixels:,} was asked for, allowed are {MAX_PIXELS:,} at most: no "

@@ -1,6 +1,8 @@
 """A body to the pictures and the threshold that it asks for; all of it in memory."""
 
 import base64
+from collections.abc import Callable
+from concurrent.futures import CancelledError
 from typing import NamedTuple
 
 from pydantic import ValidationError
@@ -8,15 +10,17 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from ..data import PictureError, decode_bytes
+from ..data.decode import MAX_SCANS
 from ..deploy.detector import THRESHOLD
 from ..deploy.predictor import Predictor, Prepared
-from .limits import MAX_TEXT, Limits
+from .limits import LARGEST_PICTURES, MAX_TEXT, Limits
 from .schema import FormThreshold, JsonRequest, problem, reason_of
 
 MAX_NAME = 255  # characters
 REASONS = {
     "picture-unreadable": (400, "is no picture: JPEG, PNG, WebP, BMP and TIFF are taken"),
     "picture-truncated": (400, "is truncated or damaged"),
+    "picture-scans": (400, f"is a JPEG of more than {MAX_SCANS} scans; store it anew"),
     "picture-32-bit": (400, "has 32 bits a channel; store it with 8 or 16"),
 }
 
@@ -43,15 +47,29 @@ class Decoded(NamedTuple):
     threshold: float
 
 
-def decode_request(content_type: str, body: bytes, predictor: Predictor, limits: Limits) -> Decoded:
-    """All that comes before the detector.
+class Decoding:
+    """A body that a thread makes pictures of, for as long as somebody waits for them."""
 
-    Raises:
-        HTTPException: 400, 413, 415 or 422.
-    """
-    uploads, threshold = read_request(content_type, body, limits)
-    pictures = prepare_uploads(uploads, predictor, limits)
-    return Decoded([upload.name for upload in uploads], pictures, threshold)
+    def __init__(self, content_type: str, body: bytes) -> None:
+        self._content_type = content_type
+        self._body = body
+        self._is_awaited = True
+
+    def give_up(self) -> None:
+        """Drop the body; a thread that has begun ends with the picture that it is at."""
+        self._is_awaited, self._body = False, b""
+
+    def run(self, predictor: Predictor, limits: Limits) -> Decoded:
+        """All that comes before the detector.
+
+        Raises:
+            HTTPException: 400, 413, 415 or 422.
+            CancelledError: It was given up.
+        """
+        uploads, threshold = read_request(self._content_type, self._body, limits)
+        self._body = b""
+        pictures = prepare_uploads(uploads, predictor, limits, lambda: self._is_awaited)
+        return Decoded([upload.name for upload in uploads], pictures, threshold)
 
 
 def read_request(content_type: str, body: bytes, limits: Limits) -> Asked:
@@ -178,20 +196,34 @@ def _threshold(data: bytes) -> float:
         raise problem(422, reason_of(error)) from error
 
 
-def prepare_uploads(uploads: list[Upload], predictor: Predictor, limits: Limits) -> list[Prepared]:
+def prepare_uploads(
+    uploads: list[Upload], predictor: Predictor, limits: Limits, is_awaited: Callable[[], bool] = lambda: True
+) -> list[Prepared]:
     """Decode pictures, and bring them to the size that the detector takes.
 
     Raises:
-        HTTPException: One cannot be decoded (400), or has too many pixels (413).
+        HTTPException: One cannot be decoded (400), or has too many pixels, or all of them together (413).
+        CancelledError: `is_awaited` says between two pictures that nobody waits for them any more.
     """
-    return [_prepare(place, upload, predictor, limits) for place, upload in enumerate(uploads, 1)]
+    prepared: list[Prepared] = []
+    left = limits.max_pixels * LARGEST_PICTURES
+    for place, upload in enumerate(uploads, 1):
+        if not is_awaited():
+            raise CancelledError
+        prepared.append(_prepare(place, upload, predictor, limits, left))
+        height, width = prepared[-1].size_hw
+        left -= height * width
+    return prepared
 
 
-def _prepare(place: int, upload: Upload, predictor: Predictor, limits: Limits) -> Prepared:
-    name = f"picture {place}"
+def _prepare(place: int, upload: Upload, predictor: Predictor, limits: Limits, left: int) -> Prepared:
+    name, together = f"picture {place}", limits.max_pixels * LARGEST_PICTURES
     try:
-        return predictor.prepare(decode_bytes(upload.data, name, limits.max_pixels), name)
+        image = decode_bytes(upload.data, name, min(limits.max_pixels, left))
+        return predictor.prepare(image, name)
     except PictureError as error:
-        too_large = (413, f"has more than the {limits.max_pixels:,} pixels that are decoded")
-        status, reason = REASONS.get(error.code, too_large)
+        too_large = f"has more than the {limits.max_pixels:,} pixels that are decoded"
+        if left < limits.max_pixels:
+            too_large += f" of one, or brings the request's pictures to more than {together:,}"
+        status, reason = REASONS.get(error.code, (413, too_large))
         raise problem(status, f"{name} {reason}") from error

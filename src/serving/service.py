@@ -2,9 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from ..deploy.detector import THRESHOLD
 from ..deploy.predictor import Found, Predictor
@@ -12,9 +10,10 @@ from ..deploy.runtimes import Runtime
 from ..structures import ClassNames
 from .batching import Batcher
 from .body import Body
-from .limits import Limits
+from .limits import COMING, Limits
 from .metrics import Metrics
-from .reading import Decoded, decode_request
+from .places import Places
+from .reading import Decoded, Decoding
 from .schema import Answer, Detection, ModelClass, ModelFacts, PictureAnswer, problem
 
 DECODERS = min(4, os.cpu_count() or 1)
@@ -53,7 +52,8 @@ class Service:
         self.limits = limits.checked()
         self.runtime = runtime
         self.metrics = Metrics()
-        self.waiting = 0
+        self._coming = Places(self.limits.max_waiting * COMING, "{} bodies are coming already")
+        self._places = Places(self.limits.max_waiting, "{} pictures are waiting already")
         self._predictor = Predictor(runtime)
         self._decoders = ThreadPoolExecutor(DECODERS, "decoder")
         self._batcher = Batcher(
@@ -84,38 +84,38 @@ class Service:
             token_required=token_required,
         )
 
+    @property
+    def waiting(self) -> int:
+        """Pictures that are decoded, wait or are looked at."""
+        return self._places.taken
+
     async def answer(self, content_type: str, body: Body) -> Answer:
         """Read, decode, detect.
 
         Raises:
             HTTPException: The request cannot be answered, with the reason.
         """
-        with self._places(1):
-            answer = self._detect(content_type, await body.read())
-            try:
-                return await asyncio.wait_for(answer, self.limits.timeout_s)
-            except asyncio.TimeoutError as error:
-                raise problem(
-                    503, f"no answer within {self.limits.timeout_s:g} s; try again later"
-                ) from error
-
-    @contextmanager
-    def _places(self, count: int) -> Iterator[None]:
-        """Hold places for so many pictures; a request has its first one before its body is read."""
-        if self.waiting + count > self.limits.max_waiting:
-            raise problem(503, f"{self.waiting} pictures are waiting already; try again later")
-        self.waiting += count
+        self._places.check(1)  # where all are taken, no body need come
+        with self._coming.hold(1):
+            data = await body.read()
+        await body.check_is_awaited()
+        self._places.take(1)
+        decoding = Decoding(content_type, data)
+        del data  # it may be large: the decoder drops it once it has been read
+        work = self._decoders.submit(decoding.run, self._predictor, self.limits)
         try:
-            yield
+            return await asyncio.wait_for(self._detect(work, body), self.limits.timeout_s)
+        except asyncio.TimeoutError as error:
+            raise problem(503, f"no answer within {self.limits.timeout_s:g} s; try again later") from error
         finally:
-            self.waiting -= count
+            decoding.give_up()
+            work.cancel()
+            work.add_done_callback(lambda _: self._places.give_back(1))  # not before its thread is free
 
-    async def _detect(self, content_type: str, data: bytes) -> Answer:
-        asked = await asyncio.get_running_loop().run_in_executor(
-            self._decoders, decode_request, content_type, data, self._predictor, self.limits
-        )
-        del data  # it may be large, and as many as may wait are held
-        with self._places(len(asked.pictures) - 1):
+    async def _detect(self, work: "Future[Decoded]", body: Body) -> Answer:
+        asked = await asyncio.wrap_future(work)
+        await body.check_is_awaited()
+        with self._places.hold(len(asked.pictures) - 1):
             futures = [asyncio.wrap_future(future) for future in self._batcher.find(asked.pictures)]
             found = await asyncio.gather(*futures)
         self.metrics.pictures.inc(len(found))

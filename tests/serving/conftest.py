@@ -55,6 +55,13 @@ def picture(red: int, kind: str = "PNG", size: tuple[int, int] = (40, 30), **opt
     return file.getvalue()
 
 
+def scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan comes `count` times more."""
+    data = picture(9, "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * (count + 1) + data[-2:]
+
+
 def form(*files: bytes) -> dict[str, Any]:
     """Arguments of a request with these files."""
     return {"files": [("files", (f"{i}.png", data)) for i, data in enumerate(files)]}

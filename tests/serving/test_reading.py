@@ -1,5 +1,6 @@
 import base64
 import io
+from concurrent.futures import CancelledError
 from typing import Any
 
 import httpx
@@ -9,7 +10,7 @@ from PIL import Image, ImageFile
 
 from src.deploy.predictor import Predictor
 from src.serving.reading import Upload, prepare_uploads, read_request
-from tests.serving.conftest import LIMITS, form, picture
+from tests.serving.conftest import LIMITS, form, picture, scans
 
 HEAD = b'--b\r\nContent-Disposition: form-data; name="files"; filename="%s"\r\n\r\n%s\r\n'
 END = b"--b--\r\n"
@@ -155,3 +156,37 @@ def test_32_bit_picture_is_refused(predictor: Predictor) -> None:
         400,
         "picture 2 has 32 bits a channel; store it with 8 or 16",
     )
+
+
+def test_jpeg_of_too_many_scans_is_refused(predictor: Predictor) -> None:
+    reason = "picture 2 is a JPEG of more than 100 scans; store it anew"
+    assert refused_picture(scans(100), predictor) == (400, reason)
+    behind = picture(9, "JPEG") + scans(50) * 20  # a film, say, that is no part of the picture
+    inside = picture(9, "JPEG", comment=b"\xff\xda" * 200)
+    uploads = [Upload("a", data) for data in (scans(50), behind, inside)]
+    assert len(prepare_uploads(uploads, predictor, LIMITS)) == 3
+
+
+@pytest.mark.parametrize("side", [150, 200])
+def test_pictures_together_are_bounded(side: int, predictor: Predictor) -> None:
+    uploads = [Upload("a", picture(3, "JPEG", (side, 200)))] * 7
+    limits = LIMITS._replace(max_pixels=40_000)
+    most = 160_000 // (side * 200)
+    assert len(prepare_uploads(uploads[:most], predictor, limits)) == most
+    with pytest.raises(HTTPException, match=f"picture {most + 1} .* more than 160,000") as caught:
+        prepare_uploads(uploads, predictor, limits)
+    assert caught.value.status_code == 413
+
+
+def test_decoding_ends_with_the_picture_at_which_it_was_given_up(predictor: Predictor) -> None:
+    awaited = iter((True, True, False))
+    with pytest.raises(CancelledError):
+        prepare_uploads([Upload("a", picture(3))] * 9, predictor, LIMITS, lambda: next(awaited))
+
+
+@pytest.mark.parametrize("name", [b"a", b"%d"])
+def test_form_of_endless_headers_is_refused_at_its_beginning(name: bytes) -> None:
+    headers = b"".join(name.replace(b"%d", b"%d" % i) + b":b\r\n" for i in range(10_000))
+    body = b"--b\r\n" + headers + b"\r\nx\r\n" + END
+    assert "header" in refusal(FORM, body).detail
+    assert "header" in refusal(FORM, b"--b\r\nA: " + b"x" * 50_000 + b"\r\n\r\nx\r\n" + END).detail

@@ -1,0 +1,80 @@
+"""That what a service has on its hands is bounded, and given back."""
+
+import asyncio
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+
+import httpx
+import pytest
+
+from src.data import PictureError
+from src.serving import Service, build_app
+from src.serving.limits import COMING
+from src.serving.reading import Decoding
+from tests.serving.conftest import LIMITS, Means, ask, form, picture
+
+
+def test_place_of_a_decoder_is_free_when_its_thread_is_and_what_waited_for_it_is_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def endless(*_: object) -> None:
+        begun.set()
+        assert go.wait(60)
+        raise PictureError("it took long")
+
+    monkeypatch.setattr("src.serving.reading.decode_bytes", endless)
+    monkeypatch.setattr("src.serving.service.DECODERS", 1)
+    service = Service(Means(), "means", LIMITS._replace(timeout_s=0.5))
+    app = build_app(service)
+    gave_up: list[int] = []
+    monkeypatch.setattr(Decoding, "give_up", lambda *_: gave_up.append(1))
+
+    async def both() -> Sequence[httpx.Response]:
+        first = asyncio.create_task(ask(app, "POST", "/predict", **form(picture(3))))
+        while not begun.is_set():
+            await asyncio.sleep(0.01)
+        return [await ask(app, "POST", "/predict", **form(picture(3))), await first]
+
+    assert [answer.status_code for answer in asyncio.run(both())] == [503, 503]
+    assert (service.waiting, len(gave_up)) == (1, 2)
+    go.set()
+    while service.waiting:
+        time.sleep(0.01)
+    service.close()
+
+
+def test_body_that_is_given_up_is_held_no_longer() -> None:
+    body = bytes(10_000)
+    held = sys.getrefcount(body)
+    decoding = Decoding("application/json", body)
+    assert sys.getrefcount(body) > held
+    decoding.give_up()
+    assert sys.getrefcount(body) == held
+
+
+def test_slow_bodies_take_no_place_of_the_detector_and_are_bounded(service: Service) -> None:
+    app = build_app(service)
+
+    async def requests() -> list[int]:
+        begun, go = asyncio.Semaphore(0), asyncio.Event()
+
+        async def slow() -> AsyncIterator[bytes]:
+            begun.release()
+            await go.wait()
+            yield b"x"
+
+        sent, found = [], []
+        for more in (LIMITS.max_waiting * COMING - 1, 1):
+            for _ in range(more):
+                sent.append(asyncio.create_task(ask(app, "POST", "/predict", content=slow())))
+                await begun.acquire()
+            found.append(await ask(app, "POST", "/predict", **form(picture(3))))
+        go.set()
+        found += await asyncio.gather(*sent)
+        return [answer.status_code for answer in found]
+
+    assert asyncio.run(requests())[:2] == [200, 503]
