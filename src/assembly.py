@@ -273,5 +273,11 @@ def load_detector(
     if checkpoint is not None:
         state = read_checkpoint(checkpoint)
         load_model(model, state, checkpoint)
-        names = class_names(state) or names
+        stated = class_names(state) or names
+        if len(stated.names) != len(names.names):
+            raise ValueError(
+                f"{checkpoint}: {len(stated.names)} classes are stated in 'classes' (for .safetensors in "
+                f"the JSON beside it), and num_classes is {len(names.names)}; correct them, or copy it again"
+            )
+        names = stated
     return model.to(device).eval(), build_postprocessor(experiment).to(device), names, experiment

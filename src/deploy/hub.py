@@ -17,7 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from .. import assembly
 from ..files import staged_folder, write_whole
 from ..nn.backbone.weight_files import in_short
-from ..solver.portable import HUB_CARD, HUB_WEIGHTS, sealed_card
+from ..solver.portable import HUB_CARD, HUB_WEIGHTS, refuse_wrong_types, sealed_card
 from .checkpoint_files import portable
 from .model_page import LICENCE_FILE, model_page
 from .trained import Trained, metrics_of, stamp_of
@@ -55,6 +55,8 @@ def save_pretrained(
     metrics = metrics_of(trained, told)
     if not metrics.numbers:
         told.pop("best", None)  # it is another checkpoint's
+    told["classes"] = trained.classes._asdict()
+    refuse_wrong_types(told, trained.path)
     page = model_page(
         Path(folder).resolve().name,
         trained,
@@ -63,7 +65,6 @@ def save_pretrained(
         license=license,
         with_license_file=text is not None,
     )
-    told["classes"] = trained.classes._asdict()
     told["input_size_hw"] = trained.experiment.eval_spatial_size
     told["config"] = _without_folders(yaml.safe_load(assembly.dump(trained.experiment)))
     obsolete = [LICENCE_FILE] if text is None else []

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def read_portable(path: Path) -> dict[str, Any]:
     """What `path` and the JSON beside it hold, as a checkpoint; without the JSON it has weights alone.
 
     Raises:
-        ValueError: One of the files is damaged.
+        ValueError: One of the files is damaged, or an entry of the JSON is not what a checkpoint has there.
     """
     card = read_card(path)
     try:
@@ -40,6 +41,8 @@ def read_portable(path: Path) -> dict[str, Any]:
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: cannot be read as safetensors ({error}); copy it again") from error
     told = {key: card[key] for key in TOLD if card.get(key) is not None}
+    if SEAL not in card:
+        refuse_wrong_types(told, card_path(path))
     if isinstance(told.get("config"), dict):
         told["config"] = dump_tree(told["config"])
     if card.get("weights") == "ema":
@@ -72,6 +75,51 @@ def read_card(path: Path) -> dict[str, Any]:
         raise ValueError(f"{beside}: holds a {type(card).__name__}, no object; copy or remove it")
     _refuse_damage(path, beside, card)
     return card
+
+
+def refuse_wrong_types(told: Mapping[str, Any], source: Path) -> None:
+    """Look at what somebody may have edited, or another program written.
+
+    Args:
+        told: What a checkpoint says beside its tensors.
+        source: The file that says it, for the message.
+
+    Raises:
+        ValueError: An entry of `TOLD` is not what a checkpoint of ours has there.
+    """
+    for key, (kinds, words) in _KINDS.items():
+        value = told.get(key)
+        if value is None:
+            continue
+        fits = _is_a(value, *kinds)
+        if key == "classes" and fits:
+            names, ids = value.get("names", []), value.get("ids", [])
+            fits = _is_a(names, list, tuple) and _is_a(ids, list, tuple) and len(names) == len(ids)
+            fits = fits and all(_is_a(one, str) for one in names) and all(_is_a(one, int) for one in ids)
+        if key == "best" and fits:
+            fits = all(_is_a(one, int, float) for one in value.values())
+        if not fits:
+            shown = textwrap.shorten(repr(value), 100, placeholder="...")
+            raise ValueError(
+                f"{source}: '{key}' is {shown}, and has to be {words}; correct it, or copy the file again"
+            )
+
+
+def _is_a(value: Any, *kinds: type) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)  # which Python takes for an int
+
+
+_COUNT = ((int,), "a whole number")
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "epoch": _COUNT,
+    "step_in_epoch": _COUNT,
+    "step": _COUNT,
+    "classes": ((dict,), "an object with 'names', a list of texts, and 'ids', as many whole numbers"),
+    "best": ((dict,), "an object of numbers"),
+    "config": ((dict, str), "an object or a text"),
+    "versions": ((dict,), "an object of texts"),
+}
+"""Of each entry in `TOLD` what it may be, and that in words."""
 
 
 def _refuse_damage(path: Path, beside: Path, card: dict[str, Any]) -> None:

@@ -191,6 +191,15 @@ def test_damage_is_told_in_one_error(folder: Path, harm, message: str) -> None:
         Detector.from_pretrained(folder)
 
 
+def test_another_number_of_classes_is_told(folder: Path) -> None:
+    card = json.loads((folder / "config.json").read_text())
+    card["classes"] = {"names": ["cat"], "ids": [1]}
+    del card["format"], card["sha256"]
+    (folder / "config.json").write_text(json.dumps(card))
+    with pytest.raises(ValueError, match=r"model\.safetensors: 1 classes .*num_classes is 3; correct"):
+        Detector.from_pretrained(folder)
+
+
 def test_a_file_and_a_folder_with_wishes_are_refused(lab: Lab, folder: Path) -> None:
     for empty in ("", " "):
         with pytest.raises(ValueError, match="an empty name was given"):

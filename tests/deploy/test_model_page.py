@@ -123,6 +123,13 @@ def test_the_licence_is_copied_beside_the_page(
     assert "The copy is in LICENSE.md" in (tmp_path / "model" / "README.md").read_text()
 
 
+def test_what_another_program_stored_is_told(trained: Trained, tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"model": {"w": torch.zeros(1)}, "versions": 3}, path)
+    with pytest.raises(ValueError, match=r"w\.pth: 'versions' is 3, and has to be an object of texts"):
+        hub.save_pretrained(trained._replace(path=path, stamp=stamp_of(path)), tmp_path / "model")
+
+
 def test_other_weights_are_under_what_their_owner_says(trained: Trained) -> None:
     text = page(trained)
     assert "license" not in data_of(text) and "Its owner has stated no licence" in text

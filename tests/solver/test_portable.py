@@ -8,6 +8,8 @@ import torch
 from src.deploy.checkpoint_files import describe, write_portable
 from src.solver.checkpoint import read_checkpoint, save_checkpoint
 
+SEALED = ("format", "sha256")
+
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
@@ -75,3 +77,33 @@ def test_info_tells_sealed_from_other_files(tmp_path: Path) -> None:
     assert "checksum        intact, of the whole file" in describe(tmp_path / "a.pth")
     torch.save(state, tmp_path / "c.pth")
     assert "checksum        none of the whole file" in describe(tmp_path / "c.pth")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("classes", "x"),
+        ("classes", []),
+        ("classes", {"names": ["cat"]}),
+        ("classes", {"names": ["cat", "dog"], "ids": [1]}),
+        ("classes", {"names": [1, 2], "ids": [1, 2]}),
+        ("classes", {"names": ["cat", "dog"], "ids": [1, "7"]}),
+        ("classes", {"names": ["cat", "dog"], "ids": [1, True]}),
+        ("classes", {"names": "ab", "ids": [1, 2]}),
+        ("epoch", "x"),
+        ("step", [1]),
+        ("step_in_epoch", True),
+        ("best", "y"),
+        ("best", {"AP": "high"}),
+        ("config", [1]),
+        ("versions", 3),
+    ],
+)
+def test_an_entry_of_the_wrong_type_is_told(pair: tuple[Path, Path], key: str, value: object) -> None:
+    beside = pair[1]
+    card = {name: one for name, one in json.loads(beside.read_text()).items() if name not in SEALED}
+    beside.write_text(json.dumps(card))
+    assert read_checkpoint(pair[0])["epoch"] == 3
+    beside.write_text(json.dumps({**card, key: value}))
+    with pytest.raises(ValueError, match=rf"a\.json: '{key}' is .* has to be .*; correct it"):
+        read_checkpoint(pair[0])
