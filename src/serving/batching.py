@@ -9,6 +9,7 @@ from typing import TypeAlias
 from ..deploy.predictor import Found, Prepared
 
 Detect: TypeAlias = Callable[[Sequence[Prepared]], list[Found]]
+_Entry: TypeAlias = tuple[Prepared, "Future[Found]"]
 
 
 class Batcher:
@@ -33,7 +34,7 @@ class Batcher:
         self._batch_size = batch_size
         self._max_wait_s = max_wait_s
         self._observe = observe
-        self._waiting: deque[tuple[Prepared, Future[Found]]] = deque()
+        self._waiting: deque[_Entry] = deque()
         self._more = threading.Condition()
         self._thread = ThreadPoolExecutor(1, "detector")
 
@@ -53,19 +54,25 @@ class Batcher:
 
     def _run(self) -> None:
         batch = [entry for entry in self._take() if entry[1].set_running_or_notify_cancel()]
-        if not batch:
-            return
-        self._observe(len(batch))
-        try:
-            found = self._detect([picture for picture, _ in batch])
-        except BaseException as error:
-            for _, future in batch:
-                future.set_exception(error)
-            raise
-        for (_, future), one in zip(batch, found, strict=True):
-            future.set_result(one)
+        if batch:
+            self._look_at(batch)
 
-    def _take(self) -> list[tuple[Prepared, "Future[Found]"]]:
+    def _look_at(self, batch: list[_Entry]) -> None:
+        try:
+            self._observe(len(batch))
+            found = self._detect([picture for picture, _ in batch])
+            pairs = list(zip(batch, found, strict=True))
+        except BaseException as error:  # noqa: BLE001 - it is told to whom it concerns
+            if len(batch) == 1:
+                batch[0][1].set_exception(error)
+                return
+            for entry in batch:  # the fault of one picture, perhaps: the others are of other clients
+                self._look_at([entry])
+        else:
+            for (_, future), one in pairs:
+                future.set_result(one)
+
+    def _take(self) -> list[_Entry]:
         with self._more:
             if self._waiting:
                 self._more.wait_for(lambda: len(self._waiting) >= self._batch_size, self._max_wait_s)

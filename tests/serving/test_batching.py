@@ -78,9 +78,25 @@ def test_cancelled_picture_is_not_looked_at(held: Held, batcher: Batcher) -> Non
     assert held.calls == [["a"], ["c"]]
 
 
-def test_error_reaches_those_of_its_call_and_no_others(held: Held, batcher: Batcher) -> None:
+def test_error_reaches_its_picture_and_no_other_of_its_call(held: Held, batcher: Batcher) -> None:
+    first = batcher.find(pictures("a"))
+    assert held.begun.acquire(timeout=WAIT_S)
+    good, bad, last = batcher.find(pictures("b", "bad", "c"))
     held.may_end.release(99)
-    futures = batcher.find(pictures("bad"))
+    assert [one.result(WAIT_S).scores.item() for one in (*first, good, last)] == [97, 98, 99]
     with pytest.raises(ValueError, match="broken weights"):
-        futures[0].result(WAIT_S)
-    assert batcher.find(pictures("a"))[0].result(WAIT_S).scores.item() == 97
+        bad.result(WAIT_S)
+    assert held.calls == [["a"], ["b", "bad", "c"], ["b"], ["bad"], ["c"]]
+
+
+def test_no_picture_is_left_without_an_end() -> None:
+    one = Found(torch.zeros(1), torch.zeros(1), torch.zeros(1, 4))
+    short = Batcher(lambda _: [one], 2, WAIT_S * 1000)
+    assert [future.result(WAIT_S) for future in short.find(pictures("a", "b"))] == [one, one]
+    none = Batcher(lambda _: [], 1, 0)
+    unseen = Batcher(lambda batch: [one] * len(batch), 1, 0, observe=lambda count: 1 // (count - 1))
+    for batcher, fault in ((none, ValueError), (unseen, ZeroDivisionError)):
+        with pytest.raises(fault):
+            batcher.find(pictures("a"))[0].result(WAIT_S)
+    for batcher in (short, none, unseen):
+        batcher.close()

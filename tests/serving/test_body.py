@@ -85,3 +85,21 @@ def test_client_that_waits_for_leave_to_send_is_not_told_to() -> None:
     assert sender.refusal() == 413
     asyncio.run(sender.body.drain())
     assert sender.asked == 0
+
+
+def test_client_that_was_told_to_send_and_sends_too_much_comes_to_its_answer() -> None:
+    sender = Sender([b"a" * MOST, b"b", b"c"], expect="100-continue", transfer_encoding="chunked")
+    assert sender.refusal() == 413
+    asyncio.run(sender.body.drain())
+    assert (sender.body.ended, sender.asked) == (True, 4)
+
+
+def test_client_that_has_gone_is_seen() -> None:
+    async def read(last: bytes | None) -> None:
+        sender = Sender([b"a", b"", last])
+        await sender.body.read()
+        await sender.body.check_is_awaited()
+
+    asyncio.run(read(b"wait"))
+    with pytest.raises(HTTPException, match="ended before the answer"):
+        asyncio.run(read(None))

@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Sequence
 
 import httpx
 import pytest
+from fastapi import HTTPException, Request
 
 from src.data import PictureError
 from src.serving import Service, build_app
+from src.serving.body import Body
 from src.serving.limits import COMING
 from src.serving.reading import Decoding
 from tests.serving.conftest import LIMITS, Means, ask, form, picture
@@ -78,3 +80,30 @@ def test_slow_bodies_take_no_place_of_the_detector_and_are_bounded(service: Serv
         return [answer.status_code for answer in found]
 
     assert asyncio.run(requests())[:2] == [200, 503]
+
+
+@pytest.mark.parametrize("gone_at", [1, 2])
+def test_nothing_is_done_for_a_client_that_has_gone(gone_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    service = Service(Means(), "means", LIMITS)
+    monkeypatch.setattr(service.runtime, "run", lambda *_: done.append("detected"))
+    decode = Decoding.run
+    monkeypatch.setattr(Decoding, "run", lambda *arguments: done.append("decoded") or decode(*arguments))
+    sent = httpx.Request("POST", "http://x", **form(picture(3)))
+    messages: list[dict[str, object]] = [{"type": "http.request", "body": sent.read()}]
+
+    async def receive() -> dict[str, object]:
+        if messages:
+            return messages.pop()
+        asked.append(1)
+        if len(asked) < gone_at:
+            await asyncio.Event().wait()
+        return {"type": "http.disconnect"}
+
+    asked: list[int] = []
+    content_type = sent.headers["content-type"]
+    body = Body(Request({"type": "http", "headers": []}, receive), LIMITS)
+    with pytest.raises(HTTPException, match="ended before the answer"):
+        asyncio.run(service.answer(content_type, body))
+    assert (done, service.waiting) == (["decoded"] * (gone_at - 1), 0)
+    service.close()
