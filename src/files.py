@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+ELSEWHERE = "choose another folder (train.py: --output-dir; tools: -o)"
+
 
 def make_folder(path: str | Path) -> Path:
     """The folder at `path`, made with its parents where it is not there yet.
@@ -18,10 +20,7 @@ def make_folder(path: str | Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(
-            f"cannot make the output folder {folder}: {error.strerror}; choose another folder "
-            "(train.py: --output-dir; tools: -o)"
-        ) from error
+        raise ValueError(f"cannot make the output folder {folder}: {error.strerror}; {ELSEWHERE}") from error
     return folder
 
 
@@ -80,7 +79,9 @@ def staged_folder(folder: Path, *, obsolete: Sequence[str] = ()) -> Iterator[Pat
     try:
         stage.mkdir()
     except OSError as error:
-        raise ValueError(f"cannot write into the output folder {folder}: {error.strerror}") from error
+        raise ValueError(
+            f"cannot write the output folder {folder}: {error.strerror} in {home}; {ELSEWHERE}"
+        ) from error
     try:
         yield stage
         if folder.exists():
@@ -96,9 +97,7 @@ def staged_folder(folder: Path, *, obsolete: Sequence[str] = ()) -> Iterator[Pat
 def _move_into(folder: Path, files: Sequence[Path], obsolete: Sequence[Path]) -> None:
     for target in (*(folder / path.name for path in files), *obsolete):
         if target.is_dir() and not target.is_symlink():
-            raise ValueError(
-                f"cannot write {target}: a folder has this name; remove it or choose another output folder"
-            )
+            raise ValueError(f"cannot write {target}: a folder has this name; remove it or {ELSEWHERE}")
     for path in files:
         os.replace(path, folder / path.name)
     for target in obsolete:

@@ -80,3 +80,19 @@ def test_obsolete_files_go_as_the_new_ones_come(tmp_path: Path) -> None:
     with staged_folder(tmp_path, obsolete=["old", "absent"]) as stage:
         (stage / "one").write_text("after")
     assert sorted(os.listdir(tmp_path)) == ["one", "other"]
+
+
+def test_a_place_that_takes_no_folder_is_told_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Path.mkdir
+
+    def refuse(path: Path, *args: object, **more: object) -> None:
+        if path.parent == tmp_path:
+            raise PermissionError(13, "Permission denied")
+        made(path, *args, **more)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(ValueError, match=r"new: Permission denied.*choose another folder"):
+        with staged_folder(tmp_path / "new"):
+            pass
