@@ -48,13 +48,13 @@ def parse(limits: tuple[float, ...]) -> argparse.Namespace:
 def main() -> None:
     """Parse, load, listen."""
     list(map(require, PACKAGES))
-    from src.serving import Limits, Service, build_app, read_token, serve
+    from src.serving import Limits, Service, build_app, bytes_of, read_token, serve
 
     args = parse(Limits())
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     token = read_token(args.token_file, os.environ.get("DFINE_TOKEN"))
     limits = Limits(
-        int(args.max_upload_mb * 1e6), args.max_pixels, args.max_pictures, args.max_waiting, args.timeout_s
+        bytes_of(args.max_upload_mb), args.max_pixels, args.max_pictures, args.max_waiting, args.timeout_s
     ).checked()
     detector = Detector.load(args.model, config=args.config, device=args.device, num_threads=args.threads)
     detector(Image.new("RGB", (64, 64)))  # what cannot run is told now, and the first client does not wait

@@ -31,6 +31,7 @@ def build_app(service: Service, token: str | None = None) -> Guard:
         version="1",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.add_exception_handler(Exception, _failed)
     _add_prediction(app, service, token)

@@ -45,9 +45,11 @@ class Guard:
                 self._metrics.requests.labels(known, str(message["status"])).inc()
             await send(message)
 
-        await self._app(scope, receive, send_on)
-        if path == "/predict":
-            self._metrics.seconds.observe(time.perf_counter() - started)
+        try:
+            await self._app(scope, receive, send_on)
+        finally:  # FastAPI raises a fault again once it has answered it
+            if path == "/predict":
+                self._metrics.seconds.observe(time.perf_counter() - started)
 
 
 def check_token(authorization: str, token: str | None) -> None:

@@ -48,3 +48,14 @@ class Limits(NamedTuple):
                 f"{self.max_waiting} at most"
             )
         return self
+
+
+def bytes_of(megabytes: float) -> int:
+    """The command line's size in bytes.
+
+    Raises:
+        ValueError: It is no size.
+    """
+    if not 0 < megabytes < math.inf:
+        raise ValueError(f"--max-upload-mb {megabytes} was asked for, allowed is a finite number above 0")
+    return int(megabytes * 1e6)

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from ..door import Interrupted
 
 logger = logging.getLogger(__name__)
+MAX_PORT = 65535
 
 
 def serve(app: ASGIApp, host: str, port: int, *, timeout_s: float, is_guarded: bool) -> None:
@@ -29,6 +30,7 @@ def serve(app: ASGIApp, host: str, port: int, *, timeout_s: float, is_guarded: b
         ValueError: Nothing can listen there.
         KeyboardInterrupt, Interrupted: What ended it.
     """
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of each body that is no form
     with _listener(host, port) as listener:
         address, bound = listener.getsockname()[:2]
         if not ipaddress.ip_address(address).is_loopback and not is_guarded:
@@ -62,10 +64,12 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
 
 
 def _listener(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= MAX_PORT:
+        raise ValueError(f"--port {port} was asked for, allowed are 0 (any that is free) to {MAX_PORT}")
     try:
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(where[:2], family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise ValueError(
             f"cannot listen at {host}, port {port} ({error}); choose others with --host and --port"
         ) from error

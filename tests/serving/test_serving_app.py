@@ -185,6 +185,7 @@ def test_fault_of_the_detector_is_told_without_its_words() -> None:
     assert answer.json() == {"detail": "the detector failed; the service's log says why"}
     assert {name: answer.headers[name] for name in HEADERS} == HEADERS
     assert 'dfine_requests_total{path="/predict",status="500"} 1.0' in service.metrics.text().decode()
+    assert "dfine_request_seconds_count 1.0" in service.metrics.text().decode()
     assert service.waiting == 0
     service.close()
 
@@ -194,6 +195,7 @@ def test_refusal_is_told_in_words(call: Call) -> None:
     assert answer.status_code == 400
     assert answer.json() == {"detail": "picture 1 is no picture: JPEG, PNG, WebP, BMP and TIFF are taken"}
     assert call("POST", "/predict", content=bytes(300_001)).status_code == 413
+    assert call("GET", "/model/").status_code == 404  # and no address made of the Host that came
     assert call("GET", "/predict").json() == {"detail": "Method Not Allowed"}
 
 
@@ -279,6 +281,7 @@ def test_metrics_count_requests_pictures_and_batches(call: Call) -> None:
         ({"max_wait_ms": -1}, "-1 ms"),
         ({"limits": Limits(max_pixels=90_000_000)}, "max_pixels 90,000,000"),
         ({"limits": Limits(timeout_s=float("nan"))}, "timeout_s nan"),
+        ({"limits": Limits(timeout_s=float("inf"))}, "timeout_s inf"),
         ({"limits": Limits(max_upload_bytes=0)}, "max_upload_bytes 0"),
         ({"limits": Limits(max_pictures=65)}, "max_pictures 65"),
     ],

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import logging
 import re
 import signal
 import socket
@@ -162,4 +163,11 @@ def test_address_beyond_this_machine_without_a_token_is_warned_of(
         serve(app, host, 0, timeout_s=1, is_guarded=is_guarded)
         told = [record.message for record in caplog.records if record.levelname == "WARNING"]
         assert len(told) == warned
+    assert not logging.getLogger("python_multipart.multipart").isEnabledFor(logging.WARNING)
     assert told == ["0.0.0.0 can be reached from other machines, and no token is asked for"]
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 99999])
+def test_number_that_is_no_port_is_refused(port: int, service: Service) -> None:
+    with pytest.raises(ValueError, match=f"--port {port} was asked for, allowed are 0"):
+        serve(build_app(service), "127.0.0.1", port, timeout_s=1, is_guarded=True)

@@ -102,6 +102,8 @@ def test_port_that_is_taken_is_told(door: Door, checkpoint: Path) -> None:
         (("-m", "none.onnx"), "none.onnx: no such file"),
         (("-m", "none.onnx", "--token-file", "none"), "none cannot be read"),
         (("-m", "none.onnx", "--max-pixels", "90000000"), "max_pixels 90,000,000"),
+        (("-m", "none.onnx", "--max-upload-mb", "inf"), "--max-upload-mb inf was asked for"),
+        (("-m", "none.onnx", "--max-upload-mb", "nan"), "--max-upload-mb nan was asked for"),
     ],
 )
 def test_fault_of_the_user_is_told(arguments: tuple[str, ...], reason: str, door: Door) -> None:

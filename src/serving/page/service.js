@@ -21,6 +21,7 @@ export function useToken(given) {
 
 /** Ask the service, and read its JSON. */
 export async function ask(path, options = {}) {
+  if (/[^\x00-\xff]/.test(token)) throw new Refusal(401, "The token has a character that no token can have.");
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   const answer = await fetch(path, { ...options, headers });
   const told = await answer.json().catch(() => null);
