@@ -236,6 +236,10 @@ def test_a_token_is_asked_for_and_kept_in_the_page_alone(chromium: Browser, tmp_
         chromium.send_keys("#files", str(picture(tmp_path / "a.png")))
         chromium.wait("document.querySelector('[data-status=failed]')")
         assert "token" in chromium.ask("return document.querySelector('.message').textContent")
+        chromium.ask("document.getElementById('token').value = 'Sesam, öffne dich \u2026'")
+        chromium.click("#token-form button")
+        chromium.wait("document.querySelector('.message').textContent.includes('no token can have')")
+        chromium.ask("document.getElementById('token').value = ''")
         chromium.send_keys("#token", TOKEN + "\ue007")
         chromium.wait(DONE.format(1))
         assert chromium.ask(BOXES) == 2

@@ -6,7 +6,7 @@ const PATIENCE_S = 120; // for one picture
 
 let token = ""; // held here alone, never stored
 
-/** What the service refused, with its reason; status 0 where it was not asked. */
+/** What the service refused, or would refuse, with the reason; status 0 for what the page refuses by itself. */
 class Refusal extends Error {
   constructor(status, reason) {
     super(reason);
@@ -16,12 +16,14 @@ class Refusal extends Error {
 
 /** @param {string} given sent with every request from now on */
 export function useToken(given) {
-  token = given;
+  token = given.trim();
 }
 
 /** Ask the service, and read its JSON. */
 export async function ask(path, options = {}) {
-  if (/[^\x00-\xff]/.test(token)) throw new Refusal(401, "The token has a character that no token can have.");
+  if (/[^!-~]/.test(token)) { // fetch fails as without a network at what a header cannot carry
+    throw new Refusal(401, "The token has a space or a character that no token can have.");
+  }
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   const answer = await fetch(path, { ...options, headers });
   const told = await answer.json().catch(() => null);
