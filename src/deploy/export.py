@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 # torch's exporter writes 18 and up by itself, and conversion downwards leaves nodes that the checker refuses.
 OPSETS = range(18, 21)
 MAX_FOLDED = 2**22  # numbers in a constant that the file may hold instead of the nodes that make it
+# onnxslim's name for what makes Reshape, Gemm, Reshape of MatMul, Add where the batch is fixed; the new nodes
+# tell no module, by which half precision and quantisation choose.
+LENGTHENING = "FusionGemm"
 TRACED_BATCH = 2  # torch.export takes a batch of 1 for a constant
 
 
@@ -195,10 +198,14 @@ def _trace(deploy: DeployModel, card: ModelCard, options: GraphOptions) -> Any:
 
 
 def _simplified(proto: Any) -> Any:
-    """What onnxslim makes of a ModelProto."""
+    """What onnxslim makes of a ModelProto, if that is shorter."""
     before = len(proto.graph.node)
-    simple = require("onnxslim").slim(proto)
-    logger.info("onnxslim: %d nodes became %d", before, len(simple.graph.node))
+    simple = require("onnxslim").slim(proto, skip_fusion_patterns=[LENGTHENING])
+    after = len(simple.graph.node)
+    if after >= before:
+        logger.info("onnxslim: %d nodes would become %d, the graph stays as it was", before, after)
+        return proto
+    logger.info("onnxslim: %d nodes became %d", before, after)
     return simple
 
 

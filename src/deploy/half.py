@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from .extras import require
+from .node_names import WEIGHTED, check_names
 
 PARTS = ("model.backbone", "model.encoder")
-LAYERS = ("Conv", "Gemm", "MatMul")
 BETWEEN = frozenset(
     "Add AveragePool Concat Div Erf Expand Flatten GlobalAveragePool HardSigmoid MaxPool Mul Pad Relu "
     "Reshape Sigmoid Slice Split Squeeze Transpose Unsqueeze".split()
@@ -29,8 +29,9 @@ def to_half(proto: Any) -> None:
         proto: ONNX ModelProto in float32, changed in place.
 
     Raises:
-        ValueError: A weight is beyond float16's range.
+        ValueError: A weight is beyond float16's range, or a layer with weights tells no module.
     """
+    check_names(proto)
     onnx = require("onnx")
     graph = proto.graph
     typed = onnx.shape_inference.infer_shapes(proto, strict_mode=True).graph
@@ -79,7 +80,7 @@ def to_half(proto: Any) -> None:
 def _is_safe(node: Any, weights: dict[str, Any]) -> bool:
     """Whether a node may compute in float16."""
     module, _, _ = node.name.rpartition("/")
-    if node.op_type in LAYERS:
+    if node.op_type in WEIGHTED:
         return module.startswith("model.") and any(name in weights for name in node.input)
     attends = module.endswith("attn")
     in_part = any(module == part or module.startswith(f"{part}.") for part in PARTS)

@@ -8,6 +8,7 @@ import ast
 import collections
 from typing import Any
 
+WEIGHTED = ("Conv", "Gemm", "MatMul")
 SCOPES = "pkg.torch.onnx.name_scopes"  # torch's exporter: the modules around an operator, and its own name
 
 
@@ -31,3 +32,22 @@ def name_nodes(proto: Any) -> None:
         name = f"{module}/{node.op_type}"
         counts[name] += 1
         node.name = name if counts[name] == 1 else f"{name}_{counts[name]}"
+
+
+def check_names(proto: Any) -> None:
+    """Refuse a graph whose layers with weights cannot be told by their names.
+
+    Args:
+        proto: ONNX ModelProto.
+
+    Raises:
+        ValueError: A layer with weights tells no module.
+    """
+    weights = {one.name for one in proto.graph.initializer}
+    layers = [node for node in proto.graph.node if node.op_type in WEIGHTED]
+    nameless = [one.name for one in layers if not weights.isdisjoint(one.input) and "/" not in one.name[1:]]
+    if nameless:
+        raise ValueError(
+            f"{len(nameless)} layers with weights tell no module, such as '{nameless[0]}', and by its module "
+            "it is known what may be rounded; export it again without --simplify"
+        )

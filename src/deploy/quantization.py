@@ -20,6 +20,7 @@ import torch
 from ..files import staged_folder, write_whole
 from .calibration import Calibration
 from .extras import require
+from .node_names import WEIGHTED, check_names
 from .runtimes import OnnxRuntime
 from .samples import made_up
 
@@ -28,7 +29,6 @@ METHODS = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
 100,000 at either end; the one that keeps most information."""
 
 KEPT_FLOAT = ("model.decoder",)
-WEIGHTED = ("Conv", "Gemm", "MatMul")
 PREPARED = ("onnx.quant.pre_process", "onnxruntime.quant")  # keeps the library from asking for what is done
 
 
@@ -113,6 +113,10 @@ def _layers(proto: Any, source: Path, kept_float: Sequence[str]) -> tuple[list[s
             f"{source}: is no detector in float32; quantise what tools/deployment/export_onnx.py writes "
             "without --fp16"
         )
+    try:
+        check_names(proto)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
     modules = {node.name: node.name.rpartition("/")[0] for node in nodes}
     for prefix in ("model.backbone", "model.encoder", *kept_float):
         if not any(_inside(module, prefix) for module in modules.values()):

@@ -1,9 +1,11 @@
+import copy
 import importlib
 import json
 import logging
 import os
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -138,3 +140,19 @@ def test_simplified_is_the_same_with_no_more_nodes(
     one, other = (onnx.load(done.path).metadata_props for done in (exported, simple))
     assert {entry.key: entry.value for entry in one} == {entry.key: entry.value for entry in other}
     assert verify_onnx(simple.path, tiny, batch=1).num_compared > 10
+
+
+def test_a_graph_that_onnxslim_does_not_shorten_stays_as_it_was(
+    exported: Exported, tiny: DeployModel, card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnxslim = pytest.importorskip("onnxslim", reason="pip install -r requirements-export.txt")
+
+    def lengthened(proto: Any, **_: Any) -> Any:
+        grown = copy.deepcopy(proto)
+        first = grown.graph.output[0]
+        grown.graph.node.append(onnx.helper.make_node("Identity", [first.name], ["needless"]))
+        return grown
+
+    monkeypatch.setattr(onnxslim, "slim", lengthened)
+    kept = export_onnx(tiny, tmp_path / "kept.onnx", card, GraphOptions(simplify=True))
+    assert kept.num_nodes == exported.num_nodes

@@ -11,6 +11,7 @@ from src.deploy import half
 from src.deploy.agreement import HALF, Agreement, compare
 from src.deploy.export import DeployModel, Exported, GraphOptions, export_onnx
 from src.deploy.metadata import ModelCard
+from src.deploy.node_names import WEIGHTED
 from src.deploy.runtimes import OnnxRuntime
 from src.deploy.samples import made_up
 from src.deploy.verify import Evidence
@@ -52,7 +53,7 @@ def test_layers_are_in_half_and_the_rest_is_not(
     weights = {
         one.name: one.data_type for one in proto.graph.initializer if one.data_type in (FLOAT, FLOAT16)
     }
-    layers = [node for node in proto.graph.node if node.op_type in half.LAYERS]
+    layers = [node for node in proto.graph.node if node.op_type in WEIGHTED]
     types = {node.name: [weights[name] for name in node.input if name in weights] for node in layers}
     assert types.pop("model.encoder.self_attn/MatMul_2") == []  # scores: both are activations
     assert types.pop("model.encoder.self_attn/MatMul_3") == []
@@ -63,6 +64,30 @@ def test_layers_are_in_half_and_the_rest_is_not(
     assert proto.graph.input == whole.graph.input
     assert proto.graph.output == whole.graph.output
     assert proto.metadata_props == whole.metadata_props
+
+
+def test_a_simplified_graph_of_fixed_batch_is_in_half_as_any(
+    tiny: DeployModel, card: ModelCard, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxslim", reason="pip install -r requirements-export.txt")
+    options = GraphOptions(batch=2, simplify=True, half=True)
+    export_parted(tiny.postprocessor, tmp_path / "simple.onnx", card, options)
+    graph = onnx.load(tmp_path / "simple.onnx").graph
+    weights = {one.name: one.data_type for one in graph.initializer}
+    layers = {
+        node.name: weights[node.input[1]]
+        for node in graph.node
+        if node.op_type in WEIGHTED and node.input[1] in weights
+    }
+    assert len(layers) == 5
+    assert set(layers.values()) == {FLOAT16}
+
+
+def test_layers_that_tell_no_module_are_refused(parted_file: Path) -> None:
+    proto = onnx.load(parted_file)
+    next(node for node in proto.graph.node if node.name == "model.decoder.head/MatMul").name = "val_49"
+    with pytest.raises(ValueError, match=r"1 layers .* 'val_49'.*without --simplify"):
+        half.to_half(proto)
 
 
 def test_finds_what_pytorch_finds(written: tuple[Path, DeployModel], card: ModelCard) -> None:

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from parted import export_parted
 
 from src.deploy import compare_files
 from src.deploy.detector import Detector
+from src.deploy.export import DeployModel, GraphOptions
+from src.deploy.metadata import ModelCard
 from src.deploy.quantization import KEPT_FLOAT, METHODS, quantize
 from src.deploy.runtimes import OnnxRuntime
 from src.deploy.samples import made_up
@@ -94,6 +97,17 @@ def test_signed_activations_lie_around_zero(parted_file: Path, photographs: Path
     assert sum(makers == ["DequantizeLinear"] * 2 for makers in fed_by(path).values()) == 2
 
 
+def test_a_simplified_graph_of_fixed_batch_is_in_8_bits_as_any(
+    tiny: DeployModel, card: ModelCard, photographs: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxslim", reason="pip install -r requirements-export.txt")
+    options = GraphOptions(batch=1, simplify=True)
+    export_parted(tiny.postprocessor, tmp_path / "simple.onnx", card, options)
+    told = quantize(tmp_path / "simple.onnx", tmp_path / "int8.onnx", find_pictures(photographs))
+    assert (told.num_quantized, told.num_float) == (4, 1)
+    assert fed_by(told.path)["model.decoder.head/MatMul"][1] == ""
+
+
 def test_what_cannot_be_quantised_is_refused(
     quantized: Path, parted_file: Path, photographs: Path, tmp_path: Path
 ) -> None:
@@ -111,7 +125,7 @@ def test_what_cannot_be_quantised_is_refused(
         node.name = node.name.replace("/", "_")
     onnx.save(proto, tmp_path / "older.onnx")
     with pytest.raises(
-        ValueError, match="older.onnx: no layer with weights is in 'model.backbone'.*export it again"
+        ValueError, match=r"older\.onnx: 5 layers .* such as 'model\.backbone\.stem_Conv'.*export it again"
     ):
         quantize(tmp_path / "older.onnx", path, files)
     assert not path.exists()
