@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from parted import export_parted
 
 from src.deploy import compare_files, openvino_ir
 from src.deploy.agreement import compare
 from src.deploy.detector import Detector
+from src.deploy.export import DeployModel, GraphOptions
+from src.deploy.metadata import ModelCard
 from src.deploy.openvino_ir import save_openvino
 from src.deploy.quantization import quantize
 from src.deploy.runtimes import OnnxRuntime, OpenVinoRuntime
@@ -56,6 +59,13 @@ def test_a_file_in_8_bits_stays_so(parted_file: Path, photographs: Path, tmp_pat
     saved = save_openvino(tmp_path / "int8.onnx", tmp_path / "int8.xml")
     assert saved.agreement is None
     assert 'element_type="i8"' in saved.path.read_text()
+
+
+def test_a_file_in_half_precision_stays_so(tiny: DeployModel, card: ModelCard, tmp_path: Path) -> None:
+    export_parted(tiny.postprocessor, tmp_path / "half.onnx", card, GraphOptions(half=True))
+    saved = save_openvino(tmp_path / "half.onnx", tmp_path / "half.xml")
+    assert saved.agreement is None
+    assert 'element_type="f16"' in saved.path.read_text()
 
 
 def test_one_that_finds_something_else_never_arrives(
