@@ -72,9 +72,7 @@ def compare_files(
     Raises:
         ValueError: A file or the dataset is faulty, or the files are of detectors of other classes.
     """
-    for name, value in (("--threads", threads), ("--repeats", repeats)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} {value} was asked for, allowed is 1 or more")
+    check_timing(threads, repeats)
     if not 0 <= threshold <= 1:
         raise ValueError(f"--threshold {threshold} was asked for, allowed are 0 to 1")
     if threads is not None:
@@ -93,6 +91,17 @@ def compare_files(
         for form, timing, agreement in zip(forms, timings, agreements, strict=True)
     ]
     return FileComparison(machine, tolerance, tuple(entries))
+
+
+def check_timing(threads: int | None, repeats: int) -> None:
+    """Refuse what cannot be timed.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+    for name, value in (("--threads", threads), ("--repeats", repeats)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} {value} was asked for, allowed is 1 or more")
 
 
 def _label(path: Path, paths: Sequence[Path]) -> str:

@@ -39,7 +39,7 @@ def save_openvino(source: Path, path: Path, *, half: bool = False) -> Saved:
             written does not find what the source finds in ONNX Runtime.
     """
     if path.suffix != ".xml":
-        raise ValueError(f"{path}: OpenVINO's file must end in .xml; its weights become {path.stem}.bin")
+        raise ValueError(f"{path.name}: OpenVINO's file must end in .xml; its weights become {path.stem}.bin")
     openvino = require("openvino")
     reference = OnnxRuntime(source)  # says what is wrong with the source
     with staged_folder(path.parent) as folder:

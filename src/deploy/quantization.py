@@ -83,6 +83,8 @@ def quantize(
         ValueError: A file is missing, broken or of another kind, an option is out of range, or what was
             written cannot be run.
     """
+    if path.suffix != ".onnx":
+        raise ValueError(f"{path.name}: a file in 8 bits must end in .onnx")
     if method not in METHODS:
         raise ValueError(f"method '{method}' is unknown: {', '.join(METHODS)}")
     onnx = require("onnx")

@@ -115,7 +115,11 @@ class OnnxRuntime:
         self.classes = card.classes
         self.input_hw = _chosen_size(path, card, input_hw)
         self.keep_ratio = card.keep_ratio
-        batch = shapes["images"][0]
+        batch, _, *sides = shapes["images"]
+        if any(isinstance(side, int) and side != own for side, own in zip(sides, self.input_hw, strict=True)):
+            raise ValueError(
+                f"{path}: its metadata says {self.input_hw}, its graph takes {tuple(sides)}; export it again"
+            )
         self.batch: int | None = batch if isinstance(batch, int) else None
 
     def run(self, images: Tensor, sizes_hw: Tensor) -> Detections:
@@ -261,7 +265,10 @@ def _open(path: Path, num_threads: int) -> Any:
     options.log_severity_level = 3  # errors
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except (faults.Fail, faults.InvalidProtobuf, faults.InvalidGraph, faults.InvalidArgument) as error:
+    except (
+        faults.Fail, faults.InvalidProtobuf, faults.InvalidGraph, faults.InvalidArgument, faults.NoSuchFile,
+        faults.NotImplemented, faults.RuntimeException,
+    ) as error:  # fmt: skip
         reason = " ".join(str(error).split())
         raise ValueError(f"{path}: ONNX Runtime cannot read this file: {reason}") from error
 

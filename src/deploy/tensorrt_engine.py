@@ -42,7 +42,7 @@ def read_graph(path: Path) -> Graph:
     onnx = require("onnx")
     faults = require("google.protobuf.message")
     try:
-        model = onnx.load(str(path))
+        model = onnx.load(str(path), load_external_data=False)
     except (faults.DecodeError, OSError) as error:
         raise ValueError(f"{path}: cannot be read as ONNX ({error}); export it again") from error
     card = from_properties({one.key: one.value for one in model.metadata_props}, str(path))

@@ -194,6 +194,8 @@ def export_verified(
     """
     if data is not None and not check:
         raise ValueError("data was named to compare the AP on, but no check was asked for; leave out one")
+    if path.suffix != ".onnx":
+        raise ValueError(f"{path}: the exported file must end in .onnx")
     started = time.perf_counter()
     with staged_folder(path.parent) as folder:
         exported = export_onnx(deploy, folder / path.name, card, options)

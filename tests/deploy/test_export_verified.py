@@ -85,3 +85,9 @@ def test_another_ap_is_refused(tiny: DeployModel, card: ModelCard, tmp_path: Pat
 def test_data_without_a_check_is_refused(tiny: DeployModel, card: ModelCard, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no check was asked for"):
         export_verified(tiny, tiny, tmp_path / "x.onnx", card, data=Origin(tmp_path, tmp_path), check=False)
+
+
+def test_the_file_must_have_its_own_suffix(tiny: DeployModel, card: ModelCard, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"export\.json: the exported file must end in \.onnx"):
+        export_verified(tiny, tiny, tmp_path / "export.json", card)
+    assert os.listdir(tmp_path) == []

@@ -3,12 +3,13 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from src import door
 from src.deploy import origin_of
-from src.deploy.conversion import report_conversion
+from src.deploy.conversion import convert
 from src.deploy.openvino_ir import save_openvino
 from src.solver.logs import setup_logging
 
@@ -32,12 +33,14 @@ def main() -> None:
     setup_logging(None)
     output = args.output or args.model.with_suffix(".xml")
     data = origin_of(args.data) if args.data else None
-    saved = save_openvino(args.model, output, half=args.fp16)
-    print(f"{output} and {output.stem}.bin: {saved.size_bytes / 1e6:.1f} MB\n")
-    facts = {"size_bytes": saved.size_bytes, "weights_in_float16": args.fp16}
-    print(
-        report_conversion(args.model, output, facts, data, threads=args.threads, repeats=args.repeats).text()
-    )
+
+    def write(path: Path) -> dict[str, Any]:
+        saved = save_openvino(args.model, path, half=args.fp16)
+        return {"size_bytes": saved.size_bytes, "weights_in_float16": args.fp16}
+
+    facts, comparison = convert(args.model, output, write, data, threads=args.threads, repeats=args.repeats)
+    print(f"{output} and {output.stem}.bin: {facts['size_bytes'] / 1e6:.1f} MB\n")
+    print(comparison.text())
 
 
 if __name__ == "__main__":

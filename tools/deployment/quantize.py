@@ -3,13 +3,14 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from src import door
 from src.deploy import origin_of
 from src.deploy.calibration import calibration_pictures
-from src.deploy.conversion import report_conversion
+from src.deploy.conversion import convert
 from src.deploy.quantization import KEPT_FLOAT, METHODS, quantize
 from src.solver.logs import setup_logging
 
@@ -44,22 +45,23 @@ def main() -> None:
     output = args.output or args.model.with_name(f"{args.model.stem}_int8.onnx")
     data = origin_of(args.data) if args.data else None
     pictures = calibration_pictures(args.data, args.pictures, args.num_pictures)
-    quantized = quantize(
-        args.model,
-        output,
-        pictures,
-        method=args.method,
-        signed=args.signed,
-        kept_float=(*KEPT_FLOAT, *args.keep_float),
+    kept_float = (*KEPT_FLOAT, *args.keep_float)
+
+    def write(path: Path) -> dict[str, Any]:
+        made = quantize(
+            args.model, path, pictures, method=args.method, signed=args.signed, kept_float=kept_float
+        )
+        return made.facts()
+
+    folder = None if data else args.pictures
+    facts, comparison = convert(
+        args.model, output, write, data, folder=folder, threads=args.threads, repeats=args.repeats
     )
     print(
-        f"{output}: {quantized.size_bytes / 1e6:.1f} MB, calibrated on {len(pictures)} pictures; "
-        f"{quantized.num_quantized} layers with weights are in 8 bits, {quantized.num_float} in float32\n"
+        f"{output}: {facts['size_bytes'] / 1e6:.1f} MB, calibrated on {len(pictures)} pictures; "
+        f"{facts['num_quantized']} layers with weights are in 8 bits, {facts['num_float']} in float32\n"
     )
-    facts = quantized.facts()
-    print(
-        report_conversion(args.model, output, facts, data, threads=args.threads, repeats=args.repeats).text()
-    )
+    print(comparison.text())
 
 
 if __name__ == "__main__":
