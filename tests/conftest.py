@@ -10,6 +10,7 @@ import pytest
 REPO_ROOT = Path(__file__).resolve().parent.parent
 if str(REPO_ROOT) not in sys.path:
     sys.path.insert(0, str(REPO_ROOT))
+sys.modules.setdefault("openvino_telemetry", None)  # openvino would fork and send
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,9 @@
 """Packages that only some of what can be done with a detector needs."""
 
 import importlib
+import sys
 from types import ModuleType
+from typing import cast
 
 LISTS = {
     "openvino": "openvino",
@@ -18,9 +20,13 @@ LISTS = {
 def require(name: str) -> ModuleType:
     """Import an optional package.
 
+    OpenVINO is imported without its telemetry, which forks off a process that tells Intel of each use.
+
     Raises:
         ValueError: It is not installed; the message says what to install.
     """
+    if name == "openvino":
+        cast(dict[str, ModuleType | None], sys.modules).setdefault("openvino_telemetry", None)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
