@@ -8,7 +8,7 @@ import torch
 from ..files import staged_folder
 from .agreement import FLOAT32, Agreement, compare
 from .extras import require
-from .runtimes import OnnxRuntime, OpenVinoRuntime
+from .runtimes import OnnxRuntime, OpenVinoRuntime, openvino_core
 from .samples import made_up
 
 
@@ -44,7 +44,7 @@ def save_openvino(source: Path, path: Path, *, half: bool = False) -> Saved:
     reference = OnnxRuntime(source)  # says what is wrong with the source
     with staged_folder(path.parent) as folder:
         staged = folder / path.name
-        model = openvino.Core().read_model(str(source))
+        model = openvino_core().read_model(str(source))
         openvino.save_model(model, str(staged), compress_to_fp16=half)
         rounded = half or any(_rounds(one) for one in model.get_ops())
         agreement = _check(staged, reference, rounded)

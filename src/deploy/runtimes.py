@@ -5,6 +5,7 @@ A file of a fixed batch takes any number of pictures too, in pieces.
 
 import threading
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -131,6 +132,17 @@ class OnnxRuntime:
         return self._session.run(list(OUTPUTS), feed)  # type: ignore[no-any-return]
 
 
+@cache
+def openvino_core() -> Any:
+    """OpenVINO's `Core`, one for the process and to its end.
+
+    Each has a CPU plugin of its own, which lays a stack for signals over the one it found and puts that back
+    when it goes. Of two that go in the order they came, the second puts back what the first has unmapped, and
+    the next signal that Python handles (Ctrl-C, the end of a child) ends the process (OpenVINO 2026.4).
+    """
+    return require("openvino").Core()
+
+
 class OpenVinoRuntime:
     """A file that `export_onnx` wrote, or the IR made from it, run by OpenVINO on the CPU.
 
@@ -158,7 +170,7 @@ class OpenVinoRuntime:
                 size.
         """
         _check_file(path)
-        openvino = require("openvino")
+        core = openvino_core()
         settings: dict[str, object] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
@@ -166,8 +178,8 @@ class OpenVinoRuntime:
         if num_threads:
             settings["INFERENCE_NUM_THREADS"] = num_threads
         try:
-            model = openvino.Core().read_model(str(path))
-            self._request = openvino.compile_model(model, "CPU", settings).create_infer_request()
+            model = core.read_model(str(path))
+            self._request = core.compile_model(model, "CPU", settings).create_infer_request()
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"{path}: OpenVINO cannot read this file: {reason}") from error

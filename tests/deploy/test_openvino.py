@@ -1,5 +1,7 @@
 """OpenVINO gives what PyTorch gives."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,18 @@ def test_files_that_cannot_be_used_are_named(exported: Exported, tmp_path: Path)
     for runtime in (OpenVinoRuntime, OnnxRuntime):
         with pytest.raises(ValueError, match=r"bare\.onnx: its metadata has format_version None"):
             runtime(tmp_path / "bare.onnx")
+
+
+def test_a_signal_after_two_detectors_have_gone_is_handled(exported: Exported, repo_root: Path) -> None:
+    code = (
+        "import signal, sys\n"
+        "from pathlib import Path\n"
+        "from src.deploy.runtimes import OpenVinoRuntime\n"
+        "first, second = (OpenVinoRuntime(Path(sys.argv[1]), num_threads=1) for _ in range(2))\n"
+        "del first\n"
+        "del second\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: sys.exit(7))\n"
+        "signal.raise_signal(signal.SIGUSR1)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, exported.path], check=False, cwd=repo_root)
+    assert ended.returncode == 7
