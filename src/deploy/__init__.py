@@ -10,7 +10,7 @@ from .samples import Samples, samples_of
 from .saving import Summary, save_results
 from .scores import coco_numbers, origin_of
 from .sources import find_pictures
-from .verify import Evidence, export_verified, gather_evidence, verify_onnx
+from .verify import Evidence, export_verified, gather_evidence
 
 __all__ = [
     "Agreement",
@@ -36,5 +36,4 @@ __all__ = [
     "origin_of",
     "samples_of",
     "save_results",
-    "verify_onnx",
 ]

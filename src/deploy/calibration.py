@@ -4,15 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from ..data import read_annotations
-from ..ops.padding import framed
 from .metadata import INPUTS
-from .predictor import evaluation_pipeline, prepare
+from .predictor import prepare
 from .runtimes import OnnxRuntime
-from .scores import origin_of
+from .scores import origin_of, read_leniently
 from .sources import find_pictures, read
 
 
@@ -34,8 +31,8 @@ def calibration_pictures(data: Sequence[Path], folder: Path | None, count: int) 
         found = find_pictures(folder)
     elif data:
         origin = origin_of(data, "train")
-        annotations = read_annotations(origin.ann_file, source=origin.source, drop_empty_boxes=True)
-        found = [origin.img_folder / name for name in annotations.file_names()]
+        names = read_leniently(origin, "train").annotations.file_names()
+        found = [origin.img_folder / name for name in names]
     else:
         raise ValueError(
             "pictures like those that the detector will see are needed; name a folder of them with "
@@ -56,7 +53,6 @@ class Calibration:
     def __init__(self, pictures: Sequence[Path], runtime: OnnxRuntime) -> None:
         self._pictures = pictures
         self._runtime = runtime
-        self._pipeline = evaluation_pipeline(runtime.input_hw, keep_ratio=runtime.keep_ratio)
         self.set_range(0, len(pictures))
 
     def __len__(self) -> int:
@@ -72,9 +68,6 @@ class Calibration:
         frame = next(self._rest, None)
         if frame is None:
             return None
-        size_hw = (frame.image.height, frame.image.width)
-        if self._runtime.keep_ratio:
-            size_hw = framed(size_hw, self._runtime.input_hw)
-        count = self._runtime.batch or 1
-        images = prepare([frame.image], self._pipeline).numpy().repeat(count, 0)
-        return dict(zip(INPUTS, (images, np.array([size_hw[::-1]] * count)), strict=True))
+        count, runtime = self._runtime.batch or 1, self._runtime
+        images, sizes_hw = prepare([frame.image] * count, runtime.input_hw, keep_ratio=runtime.keep_ratio)
+        return dict(zip(INPUTS, (images.numpy(), sizes_hw.flip(-1).numpy()), strict=True))

@@ -3,13 +3,11 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from ..files import staged_folder
 from .agreement import FLOAT32, Agreement, compare
 from .extras import require
 from .runtimes import OnnxRuntime, OpenVinoRuntime, openvino_core
-from .samples import made_up
+from .samples import try_out
 
 
 class Saved(NamedTuple):
@@ -67,11 +65,7 @@ def _check(path: Path, reference: OnnxRuntime, rounded: bool) -> Agreement | Non
     Raises:
         ValueError: It cannot be run, gives values that are not finite, or in float32 finds something else.
     """
-    runtime = OpenVinoRuntime(path)
-    samples = made_up(runtime.input_hw)
-    found = runtime.run(samples.images, samples.sizes_hw)
-    if not all(torch.isfinite(part).all() for part in (found.scores, found.boxes_xyxy_px)):
-        raise ValueError(f"{path.name}: gives scores or boxes that are not finite")
+    samples, found = try_out(OpenVinoRuntime(path), path.name)
     if rounded:
         return None
     try:

@@ -3,7 +3,7 @@
 Legend: N pictures, K detections of a picture.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -54,9 +54,25 @@ def evaluation_pipeline(input_hw: tuple[int, int], *, keep_ratio: bool = False) 
     return build_pipeline([("Resize", {})], (), input_hw, keep_ratio=keep_ratio)
 
 
-def prepare(images: Sequence[Image.Image], pipeline: Pipeline) -> Tensor:
-    """Pictures, RGB of any sizes, as the detector takes them: [N, 3, H, W] float32 in [0, 1]."""
-    return _batch([_pixels(image, pipeline) for image in images])
+def prepare(
+    images: Sequence[Image.Image], input_hw: tuple[int, int], *, keep_ratio: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Pictures, RGB of any sizes, as a runtime takes them.
+
+    Returns:
+        [N, 3, H, W] float32 in [0, 1], and [N, 2] int64 as `runtime_sizes` gives them.
+    """
+    pipeline = evaluation_pipeline(input_hw, keep_ratio=keep_ratio)
+    sizes_hw = [(image.height, image.width) for image in images]
+    pixels = _batch([_pixels(image, pipeline) for image in images])
+    return pixels, runtime_sizes(sizes_hw, input_hw, keep_ratio=keep_ratio)
+
+
+def runtime_sizes(
+    sizes_hw: Iterable[tuple[int, int]], input_hw: tuple[int, int], *, keep_ratio: bool
+) -> Tensor:
+    """[N, 2] int64, (height, width) of pictures as stored, with the padding that keeps their ratio."""
+    return torch.tensor([framed(size_hw, input_hw) if keep_ratio else size_hw for size_hw in sizes_hw])
 
 
 def _pixels(image: Image.Image, pipeline: Pipeline) -> Tensor:
@@ -101,10 +117,10 @@ class Predictor:
         Raises:
             ValueError: A score or a box is not a number.
         """
-        sizes = [picture.size_hw for picture in pictures]
-        if self.runtime.keep_ratio:
-            sizes = [framed(size_hw, self.runtime.input_hw) for size_hw in sizes]
-        found = self.runtime.run(_batch([picture.pixels for picture in pictures]), torch.tensor(sizes))
+        runtime = self.runtime
+        stored = (picture.size_hw for picture in pictures)
+        sizes_hw = runtime_sizes(stored, runtime.input_hw, keep_ratio=runtime.keep_ratio)
+        found = runtime.run(_batch([picture.pixels for picture in pictures]), sizes_hw)
         for picture, _, boxes, scores in zip(pictures, *found, strict=True):
             if not (scores.isfinite().all() and boxes.isfinite().all()):
                 raise ValueError(

@@ -15,14 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from ..files import staged_folder, write_whole
 from .calibration import Calibration
 from .extras import require
 from .node_names import WEIGHTED, check_names
 from .runtimes import OnnxRuntime
-from .samples import made_up
+from .samples import try_out
 
 METHODS = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
 """What range of a value the 8 bits stand for, as ONNX Runtime calls it: all that was seen; all but 1 in
@@ -98,7 +96,7 @@ def quantize(
     data = quantized.SerializeToString()
     with staged_folder(path.parent) as folder:
         write_whole(folder / path.name, data)
-        _try(folder / path.name)
+        try_out(OnnxRuntime(folder / path.name), path.name)
     kept = tuple(kept_float)
     return Quantized(path, len(data), len(chosen), len(rest), kept, method, signed, len(pictures))
 
@@ -161,16 +159,3 @@ def _quantized(proto: Any, nodes: Sequence[str], calibration: Calibration, metho
             },
         )
     return onnx.load_model_from_string(target.getvalue())
-
-
-def _try(path: Path) -> None:
-    """Run a file once.
-
-    Raises:
-        ValueError: It cannot be run, or gives values that are not finite.
-    """
-    runtime = OnnxRuntime(path)
-    samples = made_up(runtime.input_hw)
-    found = runtime.run(samples.images, samples.sizes_hw)
-    if not all(torch.isfinite(part).all() for part in (found.scores, found.boxes_xyxy_px)):
-        raise ValueError(f"{path.name}: gives scores or boxes that are not finite after quantisation")

@@ -10,9 +10,11 @@ from PIL import Image
 from torch import Tensor
 
 from ..core import Experiment
-from ..data import Origin, PictureError, decode_rgb, find_origin, read_annotations
-from ..ops.padding import framed
-from .predictor import evaluation_pipeline, prepare
+from ..data import Origin, PictureError, decode_rgb, find_origin
+from ..structures import Detections
+from .predictor import prepare
+from .runtimes import Runtime
+from .scores import read_leniently
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,22 @@ def made_up(size_hw: tuple[int, int], count: int = NUM_MADE_UP) -> Samples:
     return Samples(pictures(count, size_hw), sizes_hw, "made-up pictures")
 
 
+def try_out(runtime: Runtime, name: str) -> tuple[Samples, Detections]:
+    """Run a file that was just written.
+
+    Returns:
+        Made-up pictures, and what it finds in them.
+
+    Raises:
+        ValueError: A score or a box is not finite; `name` says of which file.
+    """
+    samples = made_up(runtime.input_hw)
+    found = runtime.run(samples.images, samples.sizes_hw)
+    if not (found.scores.isfinite().all() and found.boxes_xyxy_px.isfinite().all()):
+        raise ValueError(f"{name}: gives scores or boxes that are not finite")
+    return samples, found
+
+
 def first_of(
     origin: Origin, input_hw: tuple[int, int], *, keep_ratio: bool = False, count: int = NUM_REAL
 ) -> Samples:
@@ -66,11 +84,8 @@ def first_of(
     images = list(islice(readable(origin), count))
     if not images:
         raise ValueError(f"none of the pictures of {origin.ann_file} can be read in {origin.img_folder}")
-    sizes = [(image.height, image.width) for image in images]
-    if keep_ratio:
-        sizes = [framed(size_hw, input_hw) for size_hw in sizes]
-    tensors = prepare(images, evaluation_pipeline(input_hw, keep_ratio=keep_ratio))
-    return Samples(tensors, torch.tensor(sizes), f"the first pictures of {origin.ann_file}")
+    prepared = prepare(images, input_hw, keep_ratio=keep_ratio)
+    return Samples(*prepared, f"the first pictures of {origin.ann_file}")
 
 
 def readable(origin: Origin) -> Iterator[Image.Image]:
@@ -81,7 +96,7 @@ def readable(origin: Origin) -> Iterator[Image.Image]:
     """
     if not origin.img_folder.is_dir():
         return
-    annotations = read_annotations(origin.ann_file, source=origin.source, drop_empty_boxes=True)
+    annotations = read_leniently(origin).annotations
     for index, (height, width) in enumerate(annotations.sizes_hw.tolist()):
         try:
             yield decode_rgb(origin.img_folder / annotations.file_name(index), (height, width))

@@ -4,14 +4,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from ..core import DatasetSettings
-from ..data import CocoDetection, Origin, build_eval_loader, find_origin, read_origin, to_device_images
+from ..data import (
+    CocoDetection,
+    Origin,
+    ReadSet,
+    build_eval_loader,
+    find_origin,
+    read_origin,
+    to_device_images,
+)
 from ..evaluation import CocoEvaluator, CocoMetrics
-from ..ops.padding import framed
-from .predictor import evaluation_pipeline
+from .predictor import evaluation_pipeline, runtime_sizes
 from .runtimes import Runtime
 
 BATCH = 8
@@ -35,9 +41,14 @@ def origin_of(paths: Sequence[Path], split: str = "val") -> Origin:
     return find_origin(str(paths[0]), DatasetSettings(), split)
 
 
+def read_leniently(origin: Origin, split: str = "val") -> ReadSet:
+    """A dataset whose boxes of no size stop nothing; arguments and errors as of `read_origin`."""
+    return read_origin(origin, LENIENT, split)
+
+
 def count_pictures(origin: Origin) -> int:
     """How many pictures a dataset has."""
-    return len(read_origin(origin, LENIENT, "val").annotations.image_ids)
+    return len(read_leniently(origin).annotations.image_ids)
 
 
 def coco_numbers(runtime: Runtime, origin: Origin, *, batch_size: int = BATCH) -> CocoMetrics:
@@ -56,7 +67,7 @@ def coco_numbers(runtime: Runtime, origin: Origin, *, batch_size: int = BATCH) -
             the runtime's, or a score or a box is not finite.
     """
     pipeline = evaluation_pipeline(runtime.input_hw, keep_ratio=runtime.keep_ratio)
-    pictures = read_origin(origin, LENIENT, "val")
+    pictures = read_leniently(origin)
     dataset = CocoDetection(
         pictures.img_folder,
         pictures.ann_file,
@@ -67,9 +78,7 @@ def coco_numbers(runtime: Runtime, origin: Origin, *, batch_size: int = BATCH) -
     evaluator = CocoEvaluator(origin.ann_file, runtime.classes, pictures.annotations.document())
     loader = build_eval_loader(dataset, batch_size=batch_size)
     for batch in tqdm(loader, desc="evaluate", unit="batch", disable=not sys.stderr.isatty(), leave=False):
-        sizes = batch.targets.sizes_hw
-        if runtime.keep_ratio:
-            sizes = tuple(framed(size_hw, runtime.input_hw) for size_hw in sizes)
-        found = runtime.run(to_device_images(batch.images), torch.tensor(sizes))
+        sizes_hw = runtime_sizes(batch.targets.sizes_hw, runtime.input_hw, keep_ratio=runtime.keep_ratio)
+        found = runtime.run(to_device_images(batch.images), sizes_hw)
         evaluator.update(batch.targets.image_ids, found)
     return evaluator.compute()

@@ -15,7 +15,7 @@ from .agreement import FLOAT32, HALF, Agreement, Tolerance, compare
 from .export import PLAIN, DeployModel, Exported, GraphOptions, export_onnx
 from .metadata import ModelCard
 from .runtimes import OnnxRuntime, Runtime, TorchRuntime
-from .samples import NUM_MADE_UP, Samples, made_up
+from .samples import Samples, made_up
 from .scores import coco_numbers, count_pictures
 from .table import table
 
@@ -132,28 +132,17 @@ def gather_evidence(
     return Evidence(samples.source, tolerance, agreement, Scores(data, count_pictures(data), rows))
 
 
-def verify_onnx(path: Path, reference: DeployModel, *, batch: int = NUM_MADE_UP) -> Agreement:
-    """Run the file in ONNX Runtime on made-up pictures and compare with PyTorch.
-
-    Args:
-        path: What `export_onnx` wrote.
-        reference: The detector that it was made from, not fused.
-        batch: Pictures; for a file with dynamic batch any number but the export's own.
-
-    Raises:
-        ValueError: They differ; the message says by how much.
-    """
-    runtime = OnnxRuntime(path)
-    samples = made_up(runtime.input_hw, batch)
-    return gather_evidence(path.name, runtime, _in_torch(reference, runtime), samples).agreement
-
-
-def _verify_other_sizes(path: Path, reference: DeployModel, least: int, tolerance: Tolerance) -> None:
-    """Compare with PyTorch at two more sizes that a graph of dynamic size takes, neither a multiple of 32."""
+def _at_other_sizes(
+    path: Path, reference: DeployModel, least: int, tolerance: Tolerance
+) -> dict[str, Agreement]:
+    """How far it is from PyTorch at two more sizes that such a graph takes, neither a multiple of 32."""
+    found = {}
     for size_hw in ((least, least + 1), (2 * least + 7, least + 45)):
-        runtime = OnnxRuntime(path, input_hw=size_hw)
-        name = "ONNX Runtime at {}x{}".format(*size_hw)
-        gather_evidence(name, runtime, _in_torch(reference, runtime), made_up(size_hw), None, tolerance)
+        runtime, size = OnnxRuntime(path, input_hw=size_hw), "{}x{}".format(*size_hw)
+        name, torch_runtime = f"ONNX Runtime at {size}", _in_torch(reference, runtime)
+        evidence = gather_evidence(name, runtime, torch_runtime, made_up(size_hw), None, tolerance)
+        found[size] = evidence.agreement
+    return found
 
 
 def _in_torch(model: DeployModel, like: OnnxRuntime) -> TorchRuntime:
@@ -199,7 +188,7 @@ def export_verified(
     started = time.perf_counter()
     with staged_folder(path.parent) as folder:
         exported = export_onnx(deploy, folder / path.name, card, options)
-        evidence = None
+        evidence, others = None, {}
         if check:
             runtime = OnnxRuntime(exported.path)
             samples = samples or made_up(card.input_hw)
@@ -207,11 +196,12 @@ def export_verified(
             torch_runtime = _in_torch(reference, runtime)
             evidence = gather_evidence("ONNX Runtime", runtime, torch_runtime, samples, data, tolerance)
             if exported.least_side is not None:
-                _verify_other_sizes(exported.path, reference, exported.least_side, tolerance)
+                others = _at_other_sizes(exported.path, reference, exported.least_side, tolerance)
         report = {
             **_describe(exported, card, options),
             "seconds": round(time.perf_counter() - started, 1),
             "verified": None if evidence is None else evidence.to_dict(),
+            "other_sizes_hw": {size: agreement._asdict() for size, agreement in others.items()},
         }
         (folder / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return exported._replace(path=path), evidence

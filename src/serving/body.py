@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from fastapi import HTTPException, Request
 
 from .limits import Limits
+from .places import Places
 from .schema import problem
 
 DRAINED_BYTES = 64_000_000
@@ -32,11 +33,15 @@ class Body:
                 raise problem(400, "the connection ended before the body did")
             yield message.get("body", b"")
 
-    async def read(self) -> bytes:
+    async def read(self, room: Places) -> bytes:
         """The whole body.
 
+        Args:
+            room: Bytes that all bodies which are coming may have together; held until this one is there.
+
         Raises:
-            HTTPException: It is too large, whatever it says of its length, or too slow, or ends early.
+            HTTPException: It is too large, whatever it says of its length, or too slow, or ends early, or
+                there is no room for it.
         """
         most = self._limits.max_upload_bytes
         too_large = problem(413, f"the body is larger than the {most:,} bytes that are taken")
@@ -46,9 +51,10 @@ class Body:
 
         async def take() -> None:
             async for chunk in self._chunks():
-                body.extend(chunk)
-                if len(body) > most:
+                if len(body) + len(chunk) > most:
                     raise too_large
+                room.take(len(chunk))
+                body.extend(chunk)
 
         try:
             await asyncio.wait_for(take(), self._limits.timeout_s)
@@ -57,6 +63,8 @@ class Body:
             raise problem(
                 408, f"the body did not come within the {self._limits.timeout_s:g} s that it may take"
             ) from error
+        finally:
+            room.give_back(len(body))
         return bytes(body)
 
     async def check_is_awaited(self) -> None:

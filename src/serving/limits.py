@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from ..data.decode import MAX_PIXELS
 
-COMING = 4  # so many times `max_waiting` bodies may be on their way at once: they may come slowly
 LARGEST_PICTURES = 4  # as many of the largest size may a request have, or more that are smaller
 MAX_TEXT = 200  # characters of a client's that an answer repeats
 
@@ -18,7 +17,8 @@ class Limits(NamedTuple):
         max_pixels: Of a picture, as its header states them; all pictures of a request may have four times
             as many.
         max_pictures: Of a request.
-        max_waiting: Pictures that are decoded, waiting or looked at, all at once.
+        max_waiting: Pictures that are decoded, waiting or looked at, all at once; bodies that are coming
+            may have the bytes of as many of the largest.
         timeout_s: Seconds for a body to come, and the same again for its answer.
     """
 

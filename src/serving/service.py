@@ -10,7 +10,7 @@ from ..deploy.runtimes import Runtime
 from ..structures import ClassNames
 from .batching import Batcher
 from .body import Body
-from .limits import COMING, Limits
+from .limits import Limits
 from .metrics import Metrics
 from .places import Places
 from .reading import Decoded, Decoding
@@ -52,7 +52,8 @@ class Service:
         self.limits = limits.checked()
         self.runtime = runtime
         self.metrics = Metrics()
-        self._coming = Places(self.limits.max_waiting * COMING, "{} bodies are coming already")
+        bodies = self.limits.max_waiting * self.limits.max_upload_bytes
+        self._coming = Places(bodies, "{:,} bytes of other bodies have come already")
         self._places = Places(self.limits.max_waiting, "{} pictures are waiting already")
         self._predictor = Predictor(runtime)
         self._decoders = ThreadPoolExecutor(DECODERS, "decoder")
@@ -96,8 +97,7 @@ class Service:
             HTTPException: The request cannot be answered, with the reason.
         """
         self._places.check(1)  # where all are taken, no body need come
-        with self._coming.hold(1):
-            data = await body.read()
+        data = await body.read(self._coming)
         await body.check_is_awaited()
         self._places.take(1)
         decoding = Decoding(content_type, data)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from src.deploy.calibration import Calibration, calibration_pictures
-from src.deploy.predictor import evaluation_pipeline, prepare
+from src.deploy.predictor import prepare
 from src.deploy.sources import find_pictures, read
 from src.ops.padding import framed
 
@@ -23,11 +23,11 @@ class Shape:
 def test_pictures_are_prepared_as_for_evaluation(photographs: Path, keep_ratio: bool) -> None:
     files = find_pictures(photographs)[:2]
     calibration = Calibration(files, Shape(keep_ratio=keep_ratio))  # type: ignore[arg-type]
-    pipeline = evaluation_pipeline((64, 96), keep_ratio=keep_ratio)
     for frame, size_wh in zip(read(list(files)), ((60, 48), (60, 47)), strict=True):
         feed = calibration.get_next()
         assert feed is not None
-        np.testing.assert_array_equal(feed["images"], prepare([frame.image], pipeline).numpy())
+        images, _ = prepare([frame.image], (64, 96), keep_ratio=keep_ratio)
+        np.testing.assert_array_equal(feed["images"], images.numpy())
         size_hw = framed(size_wh[::-1], (64, 96)) if keep_ratio else size_wh[::-1]
         assert feed["orig_target_sizes"].tolist() == [list(size_hw[::-1])]
     assert calibration.get_next() is None

@@ -115,6 +115,8 @@ def test_it_is_verified_at_other_sizes(tiny: DeployModel, card: ModelCard, tmp_p
     export_verified(tiny, tiny, tmp_path / "good.onnx", card, DYNAMIC)
     report = json.loads((tmp_path / "export.json").read_text())
     assert (report["input_size_hw"], report["least_side"]) == ([64, 96], 24)
+    assert list(report["other_sizes_hw"]) == ["24x25", "55x69"]
+    assert all(found["max_score_diff"] < 1e-3 for found in report["other_sizes_hw"].values())
 
     class Elsewhere(nn.Module):
         def forward(self, images: Tensor) -> FinalOutput:

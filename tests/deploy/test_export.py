@@ -15,7 +15,7 @@ from src.deploy.export import DeployModel, Exported, GraphOptions, export_onnx
 from src.deploy.metadata import ModelCard
 from src.deploy.runtimes import OnnxRuntime
 from src.deploy.samples import pictures
-from src.deploy.verify import verify_onnx
+from tests.exported import verify_onnx
 
 onnx = pytest.importorskip("onnx", reason="pip install -r requirements-export.txt")
 

@@ -9,8 +9,8 @@ from torch import nn
 from src import assembly
 from src.deploy.export import PLAIN, DeployModel, GraphOptions, export_onnx
 from src.deploy.metadata import ModelCard
-from src.deploy.verify import verify_onnx
 from src.nn.deploy import to_deploy
+from tests.exported import verify_onnx
 
 pytest.importorskip("onnxscript", reason="pip install -r requirements-export.txt")
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from src.data import CocoDetection, build_pipeline
 from src.deploy.detector import Detector
-from src.deploy.predictor import Predictor, evaluation_pipeline, prepare
+from src.deploy.predictor import Predictor, prepare
 from src.structures import ClassNames, Detections
 
 
@@ -98,6 +98,7 @@ def test_boxes_are_in_pixels_of_the_picture_as_stored(keep_ratio: bool, size_hw:
 
 def test_prepares_pictures_of_different_sizes_in_one_batch() -> None:
     both = [Image.new("RGB", (5, 9), "red"), Image.new("RGB", (1, 1), "blue")]
-    images = prepare(both, evaluation_pipeline((64, 96)))
+    images, sizes_hw = prepare(both, (64, 96))
     assert images.shape == (2, 3, 64, 96)
+    assert sizes_hw.tolist() == [[9, 5], [1, 1]]
     assert images[0, 0].eq(1).all() and images[1, 2].eq(1).all()

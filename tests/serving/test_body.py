@@ -6,6 +6,7 @@ import pytest
 from fastapi import HTTPException, Request
 
 from src.serving.body import DRAINED_BYTES, Body
+from src.serving.places import Places
 from tests.serving.conftest import LIMITS
 
 MOST = LIMITS.max_upload_bytes
@@ -17,6 +18,7 @@ class Sender:
     def __init__(self, pieces: Iterable[bytes | None], timeout_s: float = 60, **headers: str) -> None:
         self._pieces = iter(pieces)
         self.asked = 0
+        self.room = Places(2 * MOST, "{} bytes came")
         named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
         request = Request({"type": "http", "headers": named}, self._receive)
         self.body = Body(request, LIMITS._replace(timeout_s=timeout_s))
@@ -32,14 +34,14 @@ class Sender:
 
     def refusal(self) -> int:
         with pytest.raises(HTTPException) as caught:
-            asyncio.run(self.body.read())
+            asyncio.run(self.body.read(self.room))
         return caught.value.status_code
 
 
 def test_body_of_the_allowed_size_is_read_whole() -> None:
     sender = Sender([b"a" * (MOST - 1), b"b"], content_length=str(MOST))
-    assert asyncio.run(sender.body.read()) == b"a" * (MOST - 1) + b"b"
-    assert sender.body.ended
+    assert asyncio.run(sender.body.read(sender.room)) == b"a" * (MOST - 1) + b"b"
+    assert sender.body.ended and sender.room.taken == 0
 
 
 def test_length_that_is_stated_too_large_is_refused_before_anything_is_taken() -> None:
@@ -97,7 +99,7 @@ def test_client_that_was_told_to_send_and_sends_too_much_comes_to_its_answer() -
 def test_client_that_has_gone_is_seen() -> None:
     async def read(last: bytes | None) -> None:
         sender = Sender([b"a", b"", last])
-        await sender.body.read()
+        await sender.body.read(sender.room)
         await sender.body.check_is_awaited()
 
     asyncio.run(read(b"wait"))

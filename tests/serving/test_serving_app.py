@@ -107,8 +107,9 @@ def test_answers_of_requests_that_share_calls_are_those_of_pictures_alone() -> N
     service.close()
 
 
-def test_nothing_is_written_to_disk(service: Service) -> None:
-    service.limits = LIMITS._replace(max_upload_bytes=20_000_000, max_pixels=10_000_000)
+def test_nothing_is_written_to_disk() -> None:
+    limits = LIMITS._replace(max_upload_bytes=20_000_000, max_pixels=10_000_000)
+    service = Service(Means(), "means.onnx", limits, max_wait_ms=0)
     app = build_app(service)
     large = picture(9, "BMP", (1500, 1200))  # over the size at which frameworks put files on the disk
     writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -131,6 +132,7 @@ def test_nothing_is_written_to_disk(service: Service) -> None:
         ]
     finally:
         is_on = False
+        service.close()
     assert statuses == [200, 200, 400]
     assert len(opened) == 1, opened
 

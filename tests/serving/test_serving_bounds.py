@@ -13,7 +13,6 @@ from fastapi import HTTPException, Request
 from src.data import PictureError
 from src.serving import Service, build_app
 from src.serving.body import Body
-from src.serving.limits import COMING
 from src.serving.reading import Decoding
 from tests.serving.conftest import LIMITS, Means, ask, form, picture
 
@@ -58,28 +57,35 @@ def test_body_that_is_given_up_is_held_no_longer() -> None:
     assert sys.getrefcount(body) == held
 
 
-def test_slow_bodies_take_no_place_of_the_detector_and_are_bounded(service: Service) -> None:
+def test_slow_bodies_take_no_place_and_are_bounded_by_what_has_come(service: Service) -> None:
     app = build_app(service)
+    most = LIMITS.max_waiting * LIMITS.max_upload_bytes
 
     async def requests() -> list[int]:
         begun, go = asyncio.Semaphore(0), asyncio.Event()
 
-        async def slow() -> AsyncIterator[bytes]:
+        async def slow(size: int) -> AsyncIterator[bytes]:
+            yield b"x" * size
             begun.release()
             await go.wait()
-            yield b"x"
 
         sent, found = [], []
-        for more in (LIMITS.max_waiting * COMING - 1, 1):
-            for _ in range(more):
-                sent.append(asyncio.create_task(ask(app, "POST", "/predict", content=slow())))
+        sizes = [1] * (2 * LIMITS.max_waiting), [LIMITS.max_upload_bytes] * (LIMITS.max_waiting - 1)
+        for group in sizes:
+            for size in group:
+                sent.append(asyncio.create_task(ask(app, "POST", "/predict", content=slow(size))))
                 await begun.acquire()
             found.append(await ask(app, "POST", "/predict", **form(picture(3))))
+        rest = most - service._coming.taken - 10
+        sent.append(asyncio.create_task(ask(app, "POST", "/predict", content=slow(rest))))
+        await begun.acquire()
+        found.append(await ask(app, "POST", "/predict", **form(picture(3))))
         go.set()
         found += await asyncio.gather(*sent)
         return [answer.status_code for answer in found]
 
-    assert asyncio.run(requests())[:2] == [200, 503]
+    assert asyncio.run(requests())[:3] == [200, 200, 503]
+    assert service._coming.taken == 0
 
 
 @pytest.mark.parametrize("gone_at", [1, 2])

@@ -16,10 +16,11 @@ from lively import enliven
 from PIL import Image
 
 from src import assembly
-from src.deploy import DeployModel, OnnxRuntime, verify_onnx
+from src.deploy import DeployModel, OnnxRuntime
 from src.deploy.agreement import compare
 from src.solver.checkpoint import save_checkpoint
 from src.structures import Detections
+from tests.exported import verify_onnx
 
 onnx = pytest.importorskip("onnx", reason="pip install -r requirements-export.txt")
 pytest.importorskip("onnxscript", reason="pip install -r requirements-export.txt")

@@ -13,13 +13,13 @@ from src.deploy.export import DeployModel, export_onnx
 from src.deploy.lean import make_lean
 from src.deploy.metadata import ModelCard
 from src.deploy.onnx_ops import translations
-from src.deploy.verify import verify_onnx
 from src.nn.backbone import DinoAdapter
 from src.nn.deploy import to_deploy
 from src.nn.dfine import DFINE
 from src.optim import Rule, parameter_groups
 from src.solver.stages import plan_stages, release_backbone
 from src.structures import ClassNames
+from tests.exported import verify_onnx
 
 
 def tiny(repo_root: Path, *overrides: str) -> tuple[Experiment, DFINE]:
