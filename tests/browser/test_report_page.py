@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from webdriver import Browser, browser, missing
+from webdriver import Browser
 
 from src.evaluation import write_report
 from tests.evaluation.report_cases import NASTY_NAMES, pictures, random_scored
@@ -12,15 +12,6 @@ from tests.evaluation.report_cases import NASTY_NAMES, pictures, random_scored
 LOADED = "return [...document.images].map(image => image.complete && image.naturalWidth > 0)"
 WIDTHS = "return [document.documentElement.scrollWidth, window.innerWidth]"
 GROUND = "return getComputedStyle(document.body).backgroundColor"
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    reason = missing()
-    if reason is not None:
-        pytest.skip(reason)
-    with browser(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

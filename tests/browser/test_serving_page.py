@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from webdriver import PATIENCE, Browser, browser, missing
+from webdriver import PATIENCE, Browser
 
 pytest.importorskip("fastapi", reason="pip install -r requirements-serve.txt")
 pytest.importorskip("uvicorn", reason="pip install -r requirements-serve.txt")
@@ -27,15 +27,6 @@ RECTANGLE = "const {x, y, width, height} = document.querySelector('%s').getBound
 EDGES = RECTANGLE + "return [x, y, x + width, y + height]"
 TOKEN = "open-sesame-please"
 WIDTHS = "return [document.documentElement.scrollWidth, window.innerWidth]"
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    reason = missing()
-    if reason is not None:
-        pytest.skip(reason)
-    with browser(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -10,22 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from src import assembly
-from src.solver.checkpoint import save_checkpoint
+from tests.tools.conftest import IDS, NAMES
 
-NAMES, IDS = ["ant", "bee", "cow"], [2, 3, 90]
-TINY = [
-    "num_classes=3",
-    "eval_spatial_size=[64, 64]",
-    "DINOv3Backbone={embed_dim: 64, depth: 1, num_heads: 2, interaction_indexes: [0]}",
-    "DINOv3Backbone={out_channels: [16, 16, 16], detail_channels: 8}",
-    "HybridEncoder={hidden_dim: 16, dim_feedforward: 32}",
-    "DFINETransformer={hidden_dim: 16, dim_feedforward: 32, num_layers: 1, num_queries: 20}",
-    "DFINEPostProcessor.num_top_queries=20",
-]
 Door = Callable[..., tuple[int, str, str]]
 
 
@@ -42,18 +30,6 @@ def door(repo_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         return caught.value.code, *capsys.readouterr()
 
     return run
-
-
-@pytest.fixture(scope="module")
-def checkpoint(repo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    model, _, _, experiment = assembly.load_detector(
-        repo_root / "configs/dfine/dfine_dinov3_demo.yml", None, TINY
-    )
-    path = tmp_path_factory.mktemp("run") / "best.pth"
-    state = {"model": model.state_dict(), "classes": {"names": NAMES, "ids": IDS}}
-    save_checkpoint(path, {**state, "config": assembly.dump(experiment)})
-    return path
 
 
 @pytest.fixture
@@ -120,9 +96,15 @@ def test_bad_input_is_one_paragraph_and_status_2(
             ("predict.py", "-m", checkpoint, "-i", tmp_path / "no*.jpg", *out),
             "no picture or video has a name",
         ),
-        (("predict.py", "-m", checkpoint, "-i", "https://x.org/a.jpg", *out), "addresses are not fetched"),
+        (
+            ("predict.py", "-m", checkpoint, "-i", "https://x.org/a.jpg", *out),
+            "addresses are not fetched",
+        ),
         (("predict.py", "-m", checkpoint, "-i", 0, *out), "a camera has no end"),
-        (("predict.py", "-m", checkpoint, "-i", source, *out, "--save", "xml"), "saving xml was asked for"),
+        (
+            ("predict.py", "-m", checkpoint, "-i", source, *out, "--save", "xml"),
+            "saving xml was asked for",
+        ),
         (("predict.py", "-m", checkpoint, "-i", source, *out, "--threads", 2), "OMP_NUM_THREADS"),
         (("predict.py", "-m", tmp_path, "-i", source, *out), "there is none; name the file"),
         (("onnx_inf.py", "--onnx", tmp_path / "no.onnx", "--input", source, *out), "no.onnx: no such file"),

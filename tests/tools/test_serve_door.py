@@ -9,37 +9,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-import torch
 from PIL import Image
 
 from benchmarks.serving import compare, service
-from src import assembly
 from src.deploy import Detector
-from src.solver.checkpoint import save_checkpoint
 
-TINY = [
-    "num_classes=3",
-    "eval_spatial_size=[64, 64]",
-    "DINOv3Backbone={embed_dim: 64, depth: 1, num_heads: 2, interaction_indexes: [0]}",
-    "DINOv3Backbone={out_channels: [16, 16, 16], detail_channels: 8}",
-    "HybridEncoder={hidden_dim: 16, dim_feedforward: 32}",
-    "DFINETransformer={hidden_dim: 16, dim_feedforward: 32, num_layers: 1, num_queries: 20}",
-    "DFINEPostProcessor.num_top_queries=20",
-]
 TOKEN = "0123456789abcdef"
 Door = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(repo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    model, _, _, experiment = assembly.load_detector(
-        repo_root / "configs/dfine/dfine_dinov3_demo.yml", None, TINY
-    )
-    path = tmp_path_factory.mktemp("run") / "best.pth"
-    state = {"model": model.state_dict(), "classes": {"names": ["ant", "bee", "cow"], "ids": [2, 3, 90]}}
-    save_checkpoint(path, {**state, "config": assembly.dump(experiment)})
-    return path
 
 
 @pytest.fixture
