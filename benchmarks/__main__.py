@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from src.deploy.machine import this_machine
+from src.deploy.comparison.machine import this_machine
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("training", "inference", "data", "evaluation")

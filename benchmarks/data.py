@@ -32,8 +32,8 @@ from torchvision.transforms import v2
 
 from src.data import CocoDetection, DemoSettings, build_pipeline, write_demo_dataset
 from src.data.annotation_cache import cache_path, load_annotations
-from src.deploy.machine import this_machine
-from src.deploy.timing import interleaved
+from src.deploy.comparison.machine import this_machine
+from src.deploy.comparison.timing import interleaved
 
 SIZE_HW = (640, 640)
 STRONG = [

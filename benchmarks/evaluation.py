@@ -19,8 +19,8 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from src.deploy.machine import this_machine
-from src.deploy.timing import interleaved
+from src.deploy.comparison.machine import this_machine
+from src.deploy.comparison.timing import interleaved
 from src.evaluation import Backend, CocoEvaluator, CocoMetrics
 from src.structures import ClassNames, Detections
 

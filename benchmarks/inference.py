@@ -35,8 +35,8 @@ from src.deploy import (
     OpenVinoRuntime,
     export_onnx,
 )
+from src.deploy.comparison.machine import this_machine
 from src.deploy.lean import make_lean
-from src.deploy.machine import this_machine
 from src.deploy.runtimes import Runtime
 from src.nn.deploy import to_deploy
 from src.structures import ClassNames, Detections, FinalOutput

@@ -4,7 +4,7 @@ import gc
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from src.deploy.timing import interleaved, summarize
+from src.deploy.comparison.timing import interleaved, summarize
 
 Call = Callable[[], object]
 

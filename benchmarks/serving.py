@@ -32,7 +32,7 @@ import torch
 from PIL import Image
 
 from src.deploy import Detector, Result, find_pictures
-from src.deploy.machine import this_machine
+from src.deploy.comparison.machine import this_machine
 
 ROOT = Path(__file__).resolve().parents[1]
 BORDER = 1e-4  # of the threshold: whether such a detection is in an answer is left to rounding

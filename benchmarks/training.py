@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from src import assembly
-from src.deploy.machine import this_machine
+from src.deploy.comparison.machine import this_machine
 from src.nn.criterion import DFINECriterion, HungarianMatcher
 from src.ops.distribution import weighting_function
 from src.optim import ModelEMA, build_schedule

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from src.deploy.agreement import Agreement
-from src.deploy.export import DeployModel
+from src.deploy.export.onnx_graph import DeployModel
+from src.deploy.export.verify import gather_evidence
 from src.deploy.runtimes import OnnxRuntime, TorchRuntime
 from src.deploy.samples import NUM_MADE_UP, made_up
-from src.deploy.verify import gather_evidence
 
 
 def verify_onnx(path: Path, reference: DeployModel, *, batch: int = NUM_MADE_UP) -> Agreement:

@@ -2,7 +2,15 @@
 
 from .agreement import Agreement, Tolerance
 from .detector import Detector
-from .export import DeployModel, Exported, GraphOptions, export_onnx
+from .export import (
+    DeployModel,
+    Evidence,
+    Exported,
+    GraphOptions,
+    export_onnx,
+    export_verified,
+    gather_evidence,
+)
 from .metadata import ModelCard
 from .results import Result
 from .runtimes import OnnxRuntime, OpenVinoRuntime, Runtime, TorchRuntime
@@ -10,7 +18,6 @@ from .samples import Samples, samples_of
 from .saving import Summary, save_results
 from .scores import coco_numbers, origin_of
 from .sources import find_pictures
-from .verify import Evidence, export_verified, gather_evidence
 
 __all__ = [
     "Agreement",

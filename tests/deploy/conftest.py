@@ -9,7 +9,7 @@ from parted import export_parted
 from PIL import Image
 from torch import Tensor, nn
 
-from src.deploy.export import DeployModel, Exported, export_onnx
+from src.deploy.export.onnx_graph import DeployModel, Exported, export_onnx
 from src.deploy.metadata import ModelCard
 from src.deploy.samples import pictures
 from src.structures import ClassNames, Detections, FinalOutput

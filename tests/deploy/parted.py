@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from src.deploy.export import PLAIN, DeployModel, GraphOptions, export_onnx
+from src.deploy.export.onnx_graph import PLAIN, DeployModel, GraphOptions, export_onnx
 from src.deploy.metadata import ModelCard
 from src.structures import FinalOutput
 

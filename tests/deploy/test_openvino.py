@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from src.deploy.agreement import compare
-from src.deploy.export import DeployModel, Exported, GraphOptions, export_onnx
+from src.deploy.export.onnx_graph import DeployModel, Exported, GraphOptions, export_onnx
 from src.deploy.metadata import ModelCard
 from src.deploy.runtimes import OnnxRuntime, OpenVinoRuntime, TorchRuntime
 from src.deploy.samples import pictures

@@ -5,7 +5,7 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from src.deploy.agreement import compare
-from src.deploy.export import DeployModel, Exported
+from src.deploy.export.onnx_graph import DeployModel, Exported
 from src.deploy.metadata import ModelCard
 from src.deploy.runtimes import OnnxRuntime, Runtime, TorchRuntime
 from src.deploy.samples import pictures

@@ -10,7 +10,7 @@ from lab_cases import TINY, Lab, annotate
 from src import assembly, runs
 from src.data import DemoSettings, Origin, write_demo_dataset
 from src.deploy import Detector
-from src.deploy.export import DeployModel, Exported
+from src.deploy.export.onnx_graph import DeployModel, Exported
 from src.deploy.metadata import ModelCard
 from src.deploy.runtimes import OnnxRuntime, TorchRuntime
 from src.deploy.scores import coco_numbers, origin_of

@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from src import distributed, door
-from src.deploy.compare import Data, compare_models
+from src.deploy.comparison.models import Data, compare_models
 from src.files import write_whole
 from src.solver.logs import setup_logging
 

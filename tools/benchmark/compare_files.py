@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from src import door
 from src.deploy import origin_of
-from src.deploy.compare_files import compare_files
+from src.deploy.comparison.files import compare_files
 from src.files import write_whole
 from src.solver.logs import setup_logging
 

@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from src import door
 from src.assembly import build_model, load
-from src.deploy.model_info import describe
+from src.deploy.comparison.model_info import describe
 from src.nn.deploy import to_deploy
 
 

@@ -9,8 +9,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from src import door
 from src.deploy import origin_of
-from src.deploy.conversion import convert
-from src.deploy.openvino_ir import save_openvino
+from src.deploy.comparison.conversion import convert
+from src.deploy.export.openvino_ir import save_openvino
 from src.solver.logs import setup_logging
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from src import door
-from src.deploy.tensorrt_engine import TRTEXEC, build_engine, read_graph, trtexec_command
+from src.deploy.export.tensorrt_engine import TRTEXEC, build_engine, read_graph, trtexec_command
 
 
 def parse() -> argparse.Namespace:

@@ -9,9 +9,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from src import door
 from src.deploy import origin_of
-from src.deploy.calibration import calibration_pictures
-from src.deploy.conversion import convert
-from src.deploy.quantization import KEPT_FLOAT, METHODS, quantize
+from src.deploy.comparison.conversion import convert
+from src.deploy.export.calibration import calibration_pictures
+from src.deploy.export.quantization import KEPT_FLOAT, METHODS, quantize
 from src.solver.logs import setup_logging
 
 

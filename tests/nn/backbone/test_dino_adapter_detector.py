@@ -9,10 +9,10 @@ from torch import nn
 
 from src.assembly import build_criterion, build_model, build_postprocessor, load
 from src.core import Experiment, StageSettings
-from src.deploy.export import DeployModel, export_onnx
+from src.deploy.export.onnx_graph import DeployModel, export_onnx
+from src.deploy.export.onnx_ops import translations
 from src.deploy.lean import make_lean
 from src.deploy.metadata import ModelCard
-from src.deploy.onnx_ops import translations
 from src.nn.backbone import DinoAdapter
 from src.nn.deploy import to_deploy
 from src.nn.dfine import DFINE
