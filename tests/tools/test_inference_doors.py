@@ -115,7 +115,7 @@ def test_export_writes_file_and_report_beside_the_checkpoint(lab: Lab) -> None:
     assert sorted(os.listdir(lab.onnx.parent)) == ["best.onnx", "best.pth", "export.json"]
     assert f"{lab.onnx}: " in lab.said
     assert "agrees with PyTorch (" in lab.said
-    report = json.loads((lab.onnx.parent / "export.json").read_text())
+    report = json.loads((lab.onnx.parent / "export.json").read_text())["best.onnx"]
     assert report["verified"]["agreement"]["num_compared"] >= 135
     assert report["config"] == "dfine_dinov3_demo"
 
@@ -280,7 +280,7 @@ def test_every_option_of_the_graph_at_once(lab: Lab, repo_root: Path, source: Pa
     assert done.returncode == 0, done.stderr
     assert "onnxslim: " in done.stderr and "GridSample nodes, which TensorRT" in done.stderr
     assert "agrees with PyTorch (" in done.stdout
-    assert json.loads((tmp_path / "export.json").read_text())["least_side"] <= min(INPUT_HW)
+    assert json.loads((tmp_path / "export.json").read_text())["x.onnx"]["least_side"] <= min(INPUT_HW)
     arguments = ("-m", tmp_path / "x.onnx", "-i", source, "-o", tmp_path / "out", "--size", 77, 140)
     done = call(repo_root, "tools/inference/predict.py", *arguments, "--threshold", 0)
     assert done.returncode == 0, done.stderr
@@ -298,7 +298,7 @@ def test_a_coco_model_at_640(repo_root: Path, tmp_path: Path, name: str) -> None
     done = call(repo_root, "tools/deployment/export_onnx.py", "-c", config, "-r", tmp_path / "best.pth")
     assert done.returncode == 0, done.stderr
     assert "agrees with PyTorch (" in done.stdout
-    operators = json.loads((tmp_path / "export.json").read_text())["operators"]
+    operators = json.loads((tmp_path / "export.json").read_text())["best.onnx"]["operators"]
     assert "GridSample" not in operators
     assert operators["LayerNormalization"] >= 10
     reference = DeployModel(model, postprocessor).eval()

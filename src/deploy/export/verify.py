@@ -1,7 +1,5 @@
 """Whether an exported file finds what PyTorch finds, found out by running it."""
 
-import hashlib
-import json
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +16,8 @@ from ..samples import Samples, made_up
 from ..scores import coco_numbers, count_pictures
 from ..table import table
 from .onnx_graph import PLAIN, DeployModel, Exported, GraphOptions, export_onnx
+from .report import read_report, stage_report
 
-REPORT_FILE = "export.json"
 PYTORCH = "PyTorch"
 
 
@@ -29,7 +27,7 @@ class Scores(NamedTuple):
     Attributes:
         origin: The pictures and their objects.
         num_pictures: How many they are.
-        rows: Numbers by what ran the detector, PyTorch first.
+        rows: Numbers by what ran the detector, the reference first.
     """
 
     origin: Origin
@@ -63,16 +61,19 @@ class Evidence(NamedTuple):
         tolerance: How far they may be apart.
         agreement: How far they are, in detections.
         scores: In COCO's numbers, where a dataset was named.
+        reference: What ran the form that the other is compared with.
     """
 
     pictures: str
     tolerance: Tolerance
     agreement: Agreement
     scores: Scores | None
+    reference: str = PYTORCH
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that `json.dump` takes."""
         return {
+            "reference": self.reference,
             "pictures": self.pictures,
             "tolerance": self.tolerance._asdict(),
             "agreement": self.agreement._asdict(),
@@ -81,13 +82,13 @@ class Evidence(NamedTuple):
 
     def text(self) -> str:
         """For a person: a line, and the table of COCO's numbers."""
-        found = self.agreement
+        found, reference = self.agreement, self.reference
         line = (
-            f"agrees with PyTorch ({found.batch} pictures, {found.num_compared} detections): scores within "
+            f"agrees with {reference} ({found.batch} pictures, {found.num_compared} detections): scores within "
             f"{found.max_score_diff:.2g}, boxes within {found.max_box_diff_px:.2g} px, on {self.pictures}"
         )
         if not found.num_compared:
-            line = f"runs, but was not compared with PyTorch: no score on {self.pictures} reaches "
+            line = f"runs, but was not compared with {reference}: no score on {self.pictures} reaches "
             line += f"{self.tolerance.floor:g}"
         if found.num_apart:
             line += f"; {found.num_apart} more found no such counterpart"
@@ -101,16 +102,18 @@ def gather_evidence(
     samples: Samples,
     data: Origin | None = None,
     tolerance: Tolerance = FLOAT32,
+    reference_name: str = PYTORCH,
 ) -> Evidence:
-    """Compare what a file finds with what PyTorch finds.
+    """Compare what a file finds with what it was made from finds, in PyTorch as a rule.
 
     Args:
-        name: What runs the file, unlike PyTorch.
+        name: What runs the file.
         other: The file.
         reference: The detector that it was made from, not fused: so that fusing is checked too.
         samples: Pictures to compare detections on.
         data: Pictures with objects, to compare COCO's numbers on.
         tolerance: How far they may be apart.
+        reference_name: What runs the reference.
 
     Raises:
         ValueError: They differ by more, and the message says by how much; or the dataset is faulty.
@@ -119,17 +122,28 @@ def gather_evidence(
     try:
         agreement = compare(expected, other.run(samples.images, samples.sizes_hw), tolerance)
     except ValueError as error:
-        raise ValueError(f"{name} and PyTorch do not agree on {samples.source}: {error}") from error
+        raise ValueError(f"{name} and {reference_name} do not agree on {samples.source}: {error}") from error
     if data is None:
-        return Evidence(samples.source, tolerance, agreement, None)
-    rows = {PYTORCH: coco_numbers(reference, data), name: coco_numbers(other, data)}
-    before, after = rows[PYTORCH].AP, rows[name].AP
-    if abs(after - before) > tolerance.ap:
+        return Evidence(samples.source, tolerance, agreement, None, reference_name)
+    rows = {reference_name: coco_numbers(reference, data), name: coco_numbers(other, data)}
+    check_ap(name, rows[name].AP, reference_name, rows[reference_name].AP, data, tolerance)
+    scores = Scores(data, count_pictures(data), rows)
+    return Evidence(samples.source, tolerance, agreement, scores, reference_name)
+
+
+def check_ap(
+    name: str, ap: float, reference_name: str, expected: float, data: Origin, tolerance: Tolerance
+) -> None:
+    """Refuse an AP that differs from that of the reference by more than is allowed.
+
+    Raises:
+        ValueError: It does.
+    """
+    if abs(ap - expected) > tolerance.ap:
         raise ValueError(
-            f"{name} and PyTorch do not agree: AP {after:.4f} and {before:.4f} on {data.ann_file} (allowed "
-            f"is a difference of {tolerance.ap:g})"
+            f"{name} and {reference_name} do not agree: AP {ap:.4f} and {expected:.4f} on {data.ann_file} "
+            f"(allowed is a difference of {tolerance.ap:g})"
         )
-    return Evidence(samples.source, tolerance, agreement, Scores(data, count_pictures(data), rows))
 
 
 def _at_other_sizes(
@@ -162,7 +176,7 @@ def export_verified(
     data: Origin | None = None,
     check: bool = True,
 ) -> tuple[Exported, Evidence | None]:
-    """Export, verify, and only then put the file in its place, with `export.json` beside it.
+    """Export, verify, and only then put the file in its place, and an entry for it into `export.json`.
 
     Args:
         deploy: What is exported.
@@ -178,13 +192,14 @@ def export_verified(
         What was written, and how far it is from PyTorch if that was checked.
 
     Raises:
-        ValueError: An option is out of range, a package is missing, a file cannot be written, or PyTorch and
-            ONNX Runtime do not agree.
+        ValueError: An option is out of range, a package is missing, a file cannot be written, an
+            `export.json` of another origin is there, or PyTorch and ONNX Runtime do not agree.
     """
     if data is not None and not check:
         raise ValueError("data was named to compare the AP on, but no check was asked for; leave out one")
     if path.suffix != ".onnx":
         raise ValueError(f"{path}: the exported file must end in .onnx")
+    read_report(path.parent)  # a faulty one is told before any work
     started = time.perf_counter()
     with staged_folder(path.parent) as folder:
         exported = export_onnx(deploy, folder / path.name, card, options)
@@ -197,21 +212,19 @@ def export_verified(
             evidence = gather_evidence("ONNX Runtime", runtime, torch_runtime, samples, data, tolerance)
             if exported.least_side is not None:
                 others = _at_other_sizes(exported.path, reference, exported.least_side, tolerance)
-        report = {
+        entry = {
             **_describe(exported, card, options),
             "seconds": round(time.perf_counter() - started, 1),
             "verified": None if evidence is None else evidence.to_dict(),
             "other_sizes_hw": {size: agreement._asdict() for size, agreement in others.items()},
         }
-        (folder / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        stage_report(folder, path.parent, path.name, entry)
     return exported._replace(path=path), evidence
 
 
 def _describe(exported: Exported, card: ModelCard, options: GraphOptions) -> dict[str, Any]:
     """What the report says of the file itself."""
     return {
-        "file": exported.path.name,
-        "sha256": hashlib.sha256(exported.path.read_bytes()).hexdigest(),
         "config": card.config,
         "input_size_hw": card.input_hw,
         "least_side": exported.least_side,

@@ -113,7 +113,7 @@ def test_an_input_size_below_the_least_is_refused(tiny: DeployModel, card: Model
 
 def test_it_is_verified_at_other_sizes(tiny: DeployModel, card: ModelCard, tmp_path: Path) -> None:
     export_verified(tiny, tiny, tmp_path / "good.onnx", card, DYNAMIC)
-    report = json.loads((tmp_path / "export.json").read_text())
+    report = json.loads((tmp_path / "export.json").read_text())["good.onnx"]
     assert (report["input_size_hw"], report["least_side"]) == ([64, 96], 24)
     assert list(report["other_sizes_hw"]) == ["24x25", "55x69"]
     assert all(found["max_score_diff"] < 1e-3 for found in report["other_sizes_hw"].values())

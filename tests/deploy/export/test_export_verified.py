@@ -23,7 +23,7 @@ def test_the_file_arrives_with_its_report(tiny: DeployModel, card: ModelCard, tm
     path = tmp_path / "best.onnx"
     exported, evidence = export_verified(tiny, tiny, path, card)
     assert sorted(os.listdir(tmp_path)) == ["best.onnx", "export.json"]
-    report = json.loads((tmp_path / "export.json").read_text())
+    report = json.loads((tmp_path / "export.json").read_text())["best.onnx"]
     assert exported.path == path
     assert report["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert report["num_nodes"] == exported.num_nodes
@@ -46,7 +46,7 @@ def test_unchecked_says_so(tiny: DeployModel, card: ModelCard, tmp_path: Path) -
     _, evidence = export_verified(
         tiny, tiny, tmp_path / "best.onnx", card, GraphOptions(batch=1), check=False
     )
-    report = json.loads((tmp_path / "export.json").read_text())
+    report = json.loads((tmp_path / "export.json").read_text())["best.onnx"]
     assert evidence is None
     assert report["verified"] is None
     assert report["batch"] == 1
@@ -58,7 +58,7 @@ def test_aps_stand_side_by_side(tiny: DeployModel, card: ModelCard, tmp_path: Pa
     samples = first_of(origin, card.input_hw)
     _, evidence = export_verified(tiny, tiny, tmp_path / "best.onnx", card, samples=samples, data=origin)
     assert evidence is not None
-    report = json.loads((tmp_path / "export.json").read_text())["verified"]
+    report = json.loads((tmp_path / "export.json").read_text())["best.onnx"]["verified"]
     assert report["pictures"] == f"the first pictures of {origin.ann_file}"
     scores = report["scores"]
     assert (scores["num_pictures"], scores["ann_file"]) == (5, str(origin.ann_file))
