@@ -27,6 +27,7 @@ def parse(limits: tuple[float, ...]) -> argparse.Namespace:
     add("-c", "--config", type=Path, help="YAML file, for a checkpoint that holds none")
     add("-d", "--device", help="where a checkpoint runs: cpu, cuda, cuda:1 ... (a GPU if there is one)")
     add("--threads", type=int, default=0, help="for exported files; 0: one for each core (%(default)s)")
+    add("--bfloat16", action="store_true", help="for .xml files: faster, and less exact")
     add("--host", default="127.0.0.1", help="address to listen at (%(default)s: this machine alone)")
     add("--port", type=int, default=8000, help="(%(default)s)")
     add("--token-file", type=Path, help="file with the token that requests must carry; else $DFINE_TOKEN")
@@ -56,7 +57,9 @@ def main() -> None:
     limits = Limits(
         bytes_of(args.max_upload_mb), args.max_pixels, args.max_pictures, args.max_waiting, args.timeout_s
     ).checked()
-    detector = Detector.load(args.model, config=args.config, device=args.device, num_threads=args.threads)
+    detector = Detector.load(
+        args.model, config=args.config, device=args.device, num_threads=args.threads, bfloat16=args.bfloat16
+    )
     detector(Image.new("RGB", (64, 64)))  # what cannot run is told now, and the first client does not wait
     service = Service(
         detector.runtime,

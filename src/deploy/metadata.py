@@ -90,3 +90,28 @@ def from_properties(properties: Mapping[str, str], source: str) -> ModelCard:
     keep_ratio = properties.get("resize", "").startswith(PADDED)
     config = properties.get("config", "")
     return ModelCard(ClassNames(names, ids), (height, width), config, keep_ratio, least_side)
+
+
+def chosen_size(card: ModelCard, input_hw: tuple[int, int] | None, source: str) -> tuple[int, int]:
+    """The (height, width) that was asked for, or the file's own where that is None.
+
+    Args:
+        card: What the file says.
+        input_hw: What was asked for.
+        source: The file's name, for the message.
+
+    Raises:
+        ValueError: The file does not take it.
+    """
+    if input_hw is None or input_hw == card.input_hw:
+        return card.input_hw
+    size = f"pictures of {input_hw[0]}x{input_hw[1]} (height x width) were asked for"
+    if card.least_side is None:
+        height, width = card.input_hw
+        raise ValueError(
+            f"{source}: takes pictures of {height}x{width} alone, but {size}; for other sizes export it with "
+            "tools/deployment/export_onnx.py --dynamic-size"
+        )
+    if min(input_hw) < card.least_side:
+        raise ValueError(f"{source}: takes pictures from {card.least_side}x{card.least_side} on, but {size}")
+    return input_hw

@@ -3,6 +3,7 @@
 A file of a fixed batch takes any number of pictures too, in pieces.
 """
 
+import logging
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 
 from ..structures import ClassNames, Detections
 from .extras import require
-from .metadata import INPUTS, OUTPUTS, ModelCard, from_properties
+from .metadata import INPUTS, OUTPUTS, chosen_size, from_properties
+
+logger = logging.getLogger(__name__)
 
 Feed = dict[str, NDArray[Any]]
 
@@ -114,7 +117,7 @@ class OnnxRuntime:
         _check_interface(path, set(shapes), {one.name for one in self._session.get_outputs()})
         card = from_properties(self._session.get_modelmeta().custom_metadata_map, str(path))
         self.classes = card.classes
-        self.input_hw = _chosen_size(path, card, input_hw)
+        self.input_hw = chosen_size(card, input_hw, str(path))
         self.keep_ratio = card.keep_ratio
         batch, _, *sides = shapes["images"]
         if any(isinstance(side, int) and side != own for side, own in zip(sides, self.input_hw, strict=True)):
@@ -147,6 +150,10 @@ class OpenVinoRuntime:
     """A file that `export_onnx` wrote, or the IR made from it, run by OpenVINO on the CPU.
 
     Any thread may call `run`; one call waits for the other.
+
+    Attributes:
+        precision: What it calculates in, by OpenVINO's name: f32, or bf16 where that was asked for and the
+            processor has instructions for it.
     """
 
     def __init__(
@@ -162,7 +169,8 @@ class OpenVinoRuntime:
         Args:
             path: The ONNX or `.xml` file; one of a fixed batch is faster.
             num_threads: Threads for one call, 0 for as many as there are cores.
-            bfloat16: Let the processor calculate in bfloat16 where it can: faster, and less exact.
+            bfloat16: Calculate in bfloat16: faster, and less exact. A processor without instructions for it
+                calculates in float32, which the log says.
             input_hw: (height, width) that pictures are resized to, None for the file's own.
 
         Raises:
@@ -179,16 +187,20 @@ class OpenVinoRuntime:
             settings["INFERENCE_NUM_THREADS"] = num_threads
         try:
             model = core.read_model(str(path))
-            self._request = core.compile_model(model, "CPU", settings).create_infer_request()
+            compiled = core.compile_model(model, "CPU", settings)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"{path}: OpenVINO cannot read this file: {reason}") from error
+        self._request = compiled.create_infer_request()
+        self.precision: str = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if bfloat16 and self.precision != "bf16":
+            logger.warning("%s: on this processor OpenVINO calculates in %s, not bf16", path, self.precision)
         inputs = {one.get_any_name(): one.get_partial_shape() for one in model.inputs}
         _check_interface(path, set(inputs), {one.get_any_name() for one in model.outputs})
         stored = model.get_rt_info()["framework"] if model.has_rt_info(["framework"]) else {}
         card = from_properties({key: str(value.value) for key, value in stored.items()}, str(path))
         self.classes = card.classes
-        self.input_hw = _chosen_size(path, card, input_hw)
+        self.input_hw = chosen_size(card, input_hw, str(path))
         self.keep_ratio = card.keep_ratio
         batch = inputs["images"][0]
         self._lock = threading.Lock()
@@ -209,26 +221,6 @@ def _check_file(path: Path) -> None:
     """Refuse a path at which there is no file."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file; export one with tools/deployment/export_onnx.py")
-
-
-def _chosen_size(path: Path, card: ModelCard, input_hw: tuple[int, int] | None) -> tuple[int, int]:
-    """`input_hw`, or the file's own where it is None.
-
-    Raises:
-        ValueError: The file does not take it.
-    """
-    if input_hw is None or input_hw == card.input_hw:
-        return card.input_hw
-    size = f"pictures of {input_hw[0]}x{input_hw[1]} (height x width) were asked for"
-    if card.least_side is None:
-        height, width = card.input_hw
-        raise ValueError(
-            f"{path}: takes pictures of {height}x{width} alone, but {size}; for other sizes export it with "
-            "tools/deployment/export_onnx.py --dynamic-size"
-        )
-    if min(input_hw) < card.least_side:
-        raise ValueError(f"{path}: takes pictures from {card.least_side}x{card.least_side} on, but {size}")
-    return input_hw
 
 
 def _check_interface(path: Path, inputs: set[str], outputs: set[str]) -> None:

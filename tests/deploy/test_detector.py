@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from src.deploy.checkpoint_files import write_upstream
 from src.deploy.detector import Detector
 from src.deploy.metadata import to_properties
 from src.deploy.results import Result
+from src.deploy.runtimes import openvino_core
 from src.solver.checkpoint import save_checkpoint
 from src.structures import Detections
 
@@ -194,6 +195,7 @@ def test_a_published_checkpoint_knows_cocos_classes(repo_root: Path, tmp_path: P
         ("model.bin", {}, "model.bin: is no .pth"),
         ("model.onnx", {"device": "cuda"}, "runs on the CPU"),
         ("model.xml", {"config": "x.yml"}, "holds its whole model"),
+        ("model.onnx", {"bfloat16": True}, r"model.onnx: bfloat16 is for OpenVINO's \.xml files"),
         ("model.onnx", {"as_trained": True}, "leave config, overrides, device, compiling and as_trained out"),
     ],
 )
@@ -206,7 +208,11 @@ def test_what_cannot_be_loaded_is_told(
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"num_threads": 2}, "OMP_NUM_THREADS"), ({"device": "tpu"}, "device 'tpu' is not known")],
+    [
+        ({"num_threads": 2}, "OMP_NUM_THREADS"),
+        ({"device": "tpu"}, "device 'tpu' is not known"),
+        ({"bfloat16": True}, r"best.pth: bfloat16 is for OpenVINO's \.xml files"),
+    ],
 )
 def test_settings_that_mean_nothing_for_a_checkpoint(
     lab: Lab, settings: dict[str, object], message: str
@@ -219,6 +225,20 @@ def test_openvino_also_takes_the_onnx_file(family: Family, pictures: list[Image.
     found = Detector(OpenVinoRuntime(family.folder / "model.onnx", num_threads=1))(pictures, 0.0)
     expected = together(family.detectors["model.xml"](pictures, 0.0))
     assert compare(expected, together(found)).num_compared >= 72
+
+
+def test_bfloat16_reaches_openvino(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    compile_model = openvino_core().compile_model
+
+    def record(model: object, device: str, settings: dict[str, object]) -> Any:
+        asked.append(settings["INFERENCE_PRECISION_HINT"])
+        return compile_model(model, device, settings)
+
+    monkeypatch.setattr(openvino_core(), "compile_model", record)
+    for bfloat16 in (False, True):
+        Detector.load(family.folder / "model.xml", num_threads=1, bfloat16=bfloat16)
+    assert asked == ["f32", "bf16"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,12 +1,15 @@
 """OpenVINO gives what PyTorch gives."""
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from src.deploy import runtimes
 from src.deploy.agreement import compare
 from src.deploy.export.onnx_graph import DeployModel, Exported, GraphOptions, export_onnx
 from src.deploy.metadata import ModelCard
@@ -56,11 +59,37 @@ def test_what_was_found_outlives_the_next_call(exported: Exported, card: ModelCa
     assert torch.equal(first.scores, kept)
 
 
-def test_bfloat16_is_near(exported: Exported, card: ModelCard, torch_runtime: TorchRuntime) -> None:
+def test_bfloat16_is_near_and_another(
+    exported: Exported, card: ModelCard, torch_runtime: TorchRuntime, caplog: pytest.LogCaptureFixture
+) -> None:
+    capable = "BF16" in runtimes.openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    exact = OpenVinoRuntime(exported.path, num_threads=1)
     runtime = OpenVinoRuntime(exported.path, num_threads=1, bfloat16=True)
+    assert (exact.precision, runtime.precision == "bf16") == ("f32", capable)
+    assert bool(caplog.messages) != capable
     images = pictures(3, card.input_hw, seed=5)
     ours, theirs = torch_runtime.run(images, SIZES_HW), runtime.run(images, SIZES_HW)
     torch.testing.assert_close(theirs.scores, ours.scores, atol=0.03, rtol=0)
+    assert torch.equal(theirs.scores, exact.run(images, SIZES_HW).scores) != capable
+
+
+def test_a_processor_without_bfloat16_is_told_of(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    core = runtimes.openvino_core()
+
+    class OlderProcessor:
+        read_model = core.read_model
+
+        def compile_model(self, model: object, device: str, settings: dict[str, object]) -> Any:
+            return core.compile_model(model, device, {**settings, "INFERENCE_PRECISION_HINT": "f32"})
+
+    monkeypatch.setattr(runtimes, "openvino_core", OlderProcessor)
+    assert OpenVinoRuntime(exported.path, num_threads=1).precision == "f32" and not caplog.messages
+    assert OpenVinoRuntime(exported.path, num_threads=1, bfloat16=True).precision == "f32"
+    assert [(one.levelno, one.getMessage()) for one in caplog.records] == [
+        (logging.WARNING, f"{exported.path}: on this processor OpenVINO calculates in f32, not bf16")
+    ]
 
 
 def test_files_that_cannot_be_used_are_named(exported: Exported, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src import deploy
 from tests.tools.conftest import IDS, NAMES
 
 Door = Callable[..., tuple[int, str, str]]
@@ -87,6 +88,19 @@ def test_a_video_comes_back_as_one(door: Door, checkpoint: Path, tmp_path: Path)
     assert sorted(os.listdir(out)) == ["clip.mp4", "detections.json"]
 
 
+def test_openvinos_door_asks_for_bfloat16(
+    door: Door, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *, num_threads: int, bfloat16: bool) -> None:
+        raise ValueError(f"{path.name}: {num_threads} threads, bfloat16 {bfloat16}")
+
+    monkeypatch.setattr(deploy, "OpenVinoRuntime", refuse)
+    arguments = ("-m", "model.onnx", "-i", source, "-o", tmp_path / "out", "--threads", 1)
+    for flags, asked in (((), False), (("--bfloat16",), True)):
+        status, _, said = door("openvino_inf.py", *arguments, *flags)
+        assert (status, said) == (2, f"error: model.onnx: 1 threads, bfloat16 {asked}\n")
+
+
 def test_bad_input_is_one_paragraph_and_status_2(
     door: Door, checkpoint: Path, source: Path, tmp_path: Path
 ) -> None:
@@ -106,6 +120,7 @@ def test_bad_input_is_one_paragraph_and_status_2(
             "saving xml was asked for",
         ),
         (("predict.py", "-m", checkpoint, "-i", source, *out, "--threads", 2), "OMP_NUM_THREADS"),
+        (("predict.py", "-m", checkpoint, "-i", source, *out, "--bfloat16"), "bfloat16 is for OpenVINO's"),
         (("predict.py", "-m", tmp_path, "-i", source, *out), "there is none; name the file"),
         (("onnx_inf.py", "--onnx", tmp_path / "no.onnx", "--input", source, *out), "no.onnx: no such file"),
         (("openvino_inf.py", "-ov_model", tmp_path / "no.xml", "-image", source), "no.xml: no such file"),

@@ -76,6 +76,7 @@ def test_port_that_is_taken_is_told(door: Door, checkpoint: Path) -> None:
     ("arguments", "reason"),
     [
         (("-m", "none.onnx"), "none.onnx: no such file"),
+        (("-m", "none.onnx", "--bfloat16"), "none.onnx: bfloat16 is for OpenVINO's .xml files"),
         (("-m", "none.onnx", "--token-file", "none"), "none cannot be read"),
         (("-m", "none.onnx", "--max-pixels", "90000000"), "max_pixels 90,000,000"),
         (("-m", "none.onnx", "--max-upload-mb", "inf"), "--max-upload-mb inf was asked for"),

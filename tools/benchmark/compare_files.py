@@ -29,6 +29,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--threshold", type=float, default=0.0, help="compare detections of this score on (%(default)s)"
     )
+    parser.add_argument("--bfloat16", action="store_true", help="measure .xml files in bfloat16, too")
     parser.add_argument("--threads", type=int, help="threads of one call (torch's choice)")
     parser.add_argument("--repeats", type=int, default=20, help="measured rounds (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
@@ -48,6 +49,7 @@ def main() -> None:
         threads=args.threads,
         repeats=args.repeats,
         threshold=args.threshold,
+        bfloat16=args.bfloat16,
     )
     print(comparison.text(as_markdown=args.markdown))
     if args.json is not None:

@@ -28,6 +28,7 @@ def parse() -> argparse.Namespace:
     add("--frames", type=int, help="stop after so many")
     add("-d", "--device", help="where a checkpoint runs: cpu, cuda, cuda:1 ... (a GPU if there is one)")
     add("--threads", type=int, default=0, help="for exported files; 0: one for each core (%(default)s)")
+    add("--bfloat16", action="store_true", help="for .xml files: faster, and less exact")
     add("--compile", action="store_true", help="compile a checkpoint's model first, for many pictures")
     add("-u", "--update", nargs="+", default=[], metavar="KEY=VALUE", help="change a checkpoint's config")
     return parser.parse_args()
@@ -45,6 +46,7 @@ def main() -> None:
         num_threads=args.threads,
         compiled=args.compile,
         input_size=args.size and tuple(args.size),
+        bfloat16=args.bfloat16,
     )
     done = save_results(
         detector,

@@ -14,7 +14,7 @@ class Entry(NamedTuple):
     """What was measured of one form of the detector.
 
     Attributes:
-        label: Its file's name, and of a checkpoint which of its two forms.
+        label: Its file's name, and of a checkpoint which of its two forms, or in what it calculates.
         runtime: What ran it.
         path: Its file.
         size_bytes: What it takes on the disk; a checkpoint may hold what training needs, too.

@@ -14,6 +14,7 @@ from ...data import Origin
 from ...structures import Detections
 from ..agreement import Agreement, Tolerance, measure
 from ..detector import CHECKPOINTS, Detector
+from ..runtimes import OpenVinoRuntime
 from ..samples import pictures, readable
 from ..scores import coco_numbers
 from ..sources import find_pictures, read
@@ -33,7 +34,7 @@ class Form(NamedTuple):
     """One form of the detector.
 
     Attributes:
-        label: Its file's name, and of a checkpoint which of its two forms.
+        label: Its file's name, and of a checkpoint which of its two forms, or in what it calculates.
         runtime: What runs it.
         path: Its file.
         size_bytes: What it takes on the disk; a checkpoint may hold what training needs, too.
@@ -56,6 +57,7 @@ def compare_files(
     threads: int | None = None,
     repeats: int = 20,
     threshold: float = 0.0,
+    bfloat16: bool = False,
 ) -> FileComparison:
     """Measure forms of one detector on the CPU, in turns, in one run.
 
@@ -68,6 +70,7 @@ def compare_files(
         threads: Threads of one call; None for torch's choice.
         repeats: Measured rounds.
         threshold: Detections below it are not compared.
+        bfloat16: Measure each `.xml` file a second time, calculating in bfloat16.
 
     Raises:
         ValueError: A file or the dataset is faulty, or the files are of detectors of other classes.
@@ -75,9 +78,11 @@ def compare_files(
     check_timing(threads, repeats)
     if not 0 <= threshold <= 1:
         raise ValueError(f"--threshold {threshold} was asked for, allowed are 0 to 1")
+    if bfloat16 and not any(path.suffix == ".xml" for path in paths):
+        raise ValueError("--bfloat16 was asked for, which is for .xml files; name one among the models")
     if threads is not None:
         torch.set_num_threads(threads)
-    forms = [form for path in paths for form in _open(path, _label(path, paths), config)]
+    forms = [form for path in paths for form in _open(path, _label(path, paths), config, bfloat16)]
     _check_classes(forms)
     runtimes = {form.runtime for form in forms}
     machine = this_machine(
@@ -109,17 +114,22 @@ def _label(path: Path, paths: Sequence[Path]) -> str:
     return path.name if sum(other.name == path.name for other in paths) == 1 else str(path)
 
 
-def _open(path: Path, label: str, config: Path | None) -> list[Form]:
+def _open(path: Path, label: str, config: Path | None, bfloat16: bool) -> list[Form]:
     """The forms that a file stands for."""
     logger.info("%s: open", path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file; name checkpoints and exported files")
     if path.suffix not in CHECKPOINTS:
-        detector = Detector.load(path, num_threads=torch.get_num_threads())
+        threads = torch.get_num_threads()
+        detector = Detector.load(path, num_threads=threads)
         weights = path.with_suffix(".bin")
         is_ir = path.suffix == ".xml"
         size = path.stat().st_size + (weights.stat().st_size if is_ir and weights.is_file() else 0)
-        return [Form(label, "OpenVINO" if is_ir else "ONNX Runtime", path, size, detector)]
+        form = Form(label, "OpenVINO" if is_ir else "ONNX Runtime", path, size, detector)
+        if not (is_ir and bfloat16):
+            return [form]
+        other = OpenVinoRuntime(path, num_threads=threads, bfloat16=True)
+        return [form, form._replace(label=f"{label}, {other.precision}", detector=Detector(other))]
     return [
         Form(
             f"{label}, {name}",

@@ -16,6 +16,7 @@ from src.deploy.comparison.files import compare_files
 from src.deploy.detector import Detector
 from src.deploy.export.onnx_graph import DeployModel, Exported, GraphOptions, export_onnx
 from src.deploy.metadata import ModelCard
+from src.deploy.runtimes import OpenVinoRuntime
 from src.deploy.scores import coco_numbers
 from src.nn.deploy import to_deploy
 from src.solver.checkpoint import save_checkpoint
@@ -73,7 +74,7 @@ def test_forms_agree_on_real_pictures(files: list[Path], shared: Path) -> None:
     )
     pictures = measured._pictures(aquarium, None)
     assert len(pictures) == 40
-    forms = [form for path in files for form in measured._open(path, path.name, None)]
+    forms = [form for path in files for form in measured._open(path, path.name, None, False)]
     _, *agreements = measured._agreements(forms, pictures, measured.SAME)
     for one in agreements:
         assert one is not None and one.num_apart == 0 and one.num_compared >= 40 * 45
@@ -103,6 +104,7 @@ def test_files_of_other_classes_are_refused(files: list[Path], exported: Exporte
         ({"threads": 0}, "--threads 0"),
         ({"repeats": 0}, "--repeats 0"),
         ({"threshold": 40}, "--threshold 40"),
+        ({"bfloat16": True}, "--bfloat16 was asked for"),
         ({}, r"absent\.pth: no such file"),
     ],
 )
@@ -118,13 +120,16 @@ def test_the_door_prints_the_table_and_writes_the_numbers(
     origin = annotate(lab.detector, tmp_path / "set")
     door = repo_root / "tools/benchmark/compare_files.py"
     options = ["--data", *map(str, origin[:2]), "--threads", "1", "--repeats", "1", "--threshold", "0.01"]
-    command = [str(door), "-m", str(files[1]), str(files[2]), *options, "--json", str(tmp_path / "n.json")]
+    options += ["--bfloat16", "--json", str(tmp_path / "n.json")]
+    command = [str(door), "-m", str(files[1]), str(files[2]), *options]
     monkeypatch.setattr(sys, "argv", command)
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(door), run_name="__main__")
     assert end.value.code == 0
-    *_, first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("model.onnx  ONNX Runtime") and second.startswith("model.xml   OpenVINO")
+    *_, first, second, third = capsys.readouterr().out.splitlines()
+    assert first.startswith("model.onnx ") and second.startswith("model.xml  ")
+    low = OpenVinoRuntime(files[2], num_threads=1, bfloat16=True).precision  # f32 on some processors
+    assert third.startswith(f"model.xml, {low}  OpenVINO")
     content = json.loads((tmp_path / "n.json").read_text())
     assert content["threshold"] == 0.01
     assert content["files"][1]["agreement"]["share"] == 1
