@@ -23,6 +23,7 @@ class StopRequest:
     Within the `with` block the first SIGTERM or Ctrl-C is only noted; a Ctrl-C after it interrupts at once.
     Outside the main thread, where Python allows no handler, nothing is noted. Once a signal has come, a
     collective that fails because another rank has gone ends in `Interrupted`: that rank was first to stop.
+    Of several ranks, one that ends by an error takes signals so to its end: torchrun signals it at once.
     """
 
     def __init__(self) -> None:
@@ -39,8 +40,9 @@ class StopRequest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
+        if error is None or distributed.world_size() == 1:
+            for number, handler in self._old.items():
+                signal.signal(number, handler)
         if error is None and self._asked is not None:
             self._asked[1].wait()
         if error is not None and self._signal is not None and distributed.lost_peer(error):

@@ -3,6 +3,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -69,13 +70,32 @@ def test_a_forked_process_ends_as_usual() -> None:
         assert stop.local() is None
 
 
-def test_a_rank_that_was_asked_to_stop_is_not_surprised_when_another_went_first(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def two_ranks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As one rank of two sees it; signals are answered as before at the end."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("two_ranks")
+def test_a_rank_that_was_asked_to_stop_is_not_surprised_when_another_went_first() -> None:
     with pytest.raises(RuntimeError, match="closed by peer"), StopRequest():
         raise RuntimeError("Connection closed by peer")
     with pytest.raises(Interrupted) as stopped, StopRequest():
         get(signal.SIGTERM)
         raise RuntimeError("Connection closed by peer")
     assert stopped.value.signal == signal.SIGTERM
+
+
+@pytest.mark.usefixtures("two_ranks")
+def test_torchruns_signal_lets_a_rank_that_has_lost_another_say_so() -> None:
+    number = signal.SIGTERM
+    before = signal.getsignal(number)
+    with pytest.raises(RuntimeError), StopRequest() as stop:
+        raise RuntimeError("Connection closed by peer")
+    assert signal.getsignal(number) is not before
+    get(number)
+    assert stop.local() == number
