@@ -17,6 +17,7 @@ import json
 import multiprocessing
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -30,10 +31,13 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from src import door
 from src.data import CocoDetection, DemoSettings, build_pipeline, write_demo_dataset
 from src.data.annotation_cache import cache_path, load_annotations
-from src.deploy.comparison.machine import this_machine
 from src.deploy.comparison.timing import interleaved
+
+from .pairs import CLOCKS, Way
+from .rows import Row, machine, machine_line, report
 
 SIZE_HW = (640, 640)
 STRONG = [
@@ -49,6 +53,7 @@ PLAIN: list[tuple[str, dict[str, Any]]] = [
     ("ConvertPILImage", {}),
 ]
 OURS = {"train, strong": STRONG + PLAIN, "train, plain": PLAIN, "evaluation": [PLAIN[2], PLAIN[4]]}
+AIMS = {"train, strong": 4.0, "train, plain": None, "evaluation": 1.8}
 NUM_PICTURES, NUM_BOXES, NUM_WORKERS = 118_287, 860_000, 8
 
 
@@ -88,8 +93,8 @@ def epoch_of_theirs(dataset: CocoDetection, steps: list[v2.Transform]) -> Callab
     return call
 
 
-def measure_pipelines(folder: Path, annotations: Path, rounds: int) -> list[dict[str, Any]]:
-    """One row for each pipeline: milliseconds a picture, medians over the rounds."""
+def measure_pipelines(folder: Path, annotations: Path, rounds: int) -> list[Row]:
+    """Each pipeline against both forms of the other; medians are of a picture."""
     rows = []
     for name, ops in OURS.items():
         pipeline = build_pipeline(ops, (), SIZE_HW)
@@ -98,11 +103,14 @@ def measure_pipelines(folder: Path, annotations: Path, rounds: int) -> list[dict
         floats = [*steps, v2.ToDtype(torch.float32, scale=True)]
         calls = [epoch_of_ours(dataset), epoch_of_theirs(dataset, steps), epoch_of_theirs(dataset, floats)]
         torch.manual_seed(0)
-        times = interleaved(calls, repeats=rounds, warm_up=1, clock=time.process_time)
-        ours, theirs, with_float = (statistics.median(row) / len(dataset) * 1e3 for row in times)
-        rows.append(
-            {"pipeline": name, "ours_ms": ours, "torchvision_ms": theirs, "with_float_ms": with_float}
-        )
+        times = interleaved(calls, repeats=rounds, warm_up=1, clock=CLOCKS["cpu"])
+        ours, *others = (statistics.median(row) / len(dataset) for row in times)
+        for against, theirs in zip(("Pillow + torchvision", "the same, + float"), others, strict=True):
+            medians, way = (ours, theirs), Way(rounds, 1, "cpu")
+            ratio = theirs / ours
+            rows.append(
+                Row(f"pipeline, {name}, a picture", against, ratio, "x", AIMS[name], False, medians, *way)
+            )
     return rows
 
 
@@ -216,24 +224,16 @@ def measure_annotations() -> dict[str, dict[str, float]]:
     return found
 
 
-def print_tables(rows: list[dict[str, Any]], annotations: dict[str, dict[str, float]]) -> None:
-    """What was found."""
-    print(
-        f"{'ms a picture, one core':<24}{'ours':>8}{'torchvision':>13}{'ratio':>7}{'+ float':>10}{'ratio':>7}"
-    )
-    for row in rows:
-        name, ours, theirs, floats = row.values()
-        print(
-            f"{name:<24}{ours:>8.2f}{theirs:>13.2f}{theirs / ours:>7.2f}{floats:>10.2f}{floats / ours:>7.2f}"
-        )
-    if not annotations:
-        return
-    print(f"{'annotations':<24}{'MB':>8}{'s':>8}{'cpu s':>8}   with {NUM_WORKERS} workers; to read them")
-    for kind, found in annotations.items():
-        print(f"{kind:<24}{found['bytes'] / 1e6:>8.1f}{found['seconds']:>8.2f}{found['cpu_seconds']:>8.2f}")
-    print(
-        f"dicts / cache: {annotations['dicts']['bytes'] / annotations['cache']['bytes']:.0f} times the memory"
-    )
+def annotation_rows(found: dict[str, dict[str, float]]) -> list[Row]:
+    """Memory of all processes, and how long reading the cache takes."""
+    dicts, cache = found["dicts"], found["cache"]
+    work = f"annotations of {NUM_PICTURES:,} pictures, {NUM_WORKERS} workers"
+    took, way = cache["seconds"], Way(1, 1, "wall")
+    return [
+        Row(f"{work}, memory", "lists of dicts", dicts["bytes"] / cache["bytes"], "x", 50.0),
+        Row(f"{work}, memory", "", cache["bytes"] / 1e6, "MB", 60.0, at_most=True),
+        Row("the same, read from the cache", "", took, "s", 2.0, True, (took,), *way),
+    ]
 
 
 def main() -> None:
@@ -249,8 +249,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    machine = this_machine(torch.device("cpu")).line()
-    print(machine)
+    described = machine()
+    print(machine_line(described), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         if args.data is None:
             demo = Path(folder) / "demo"
@@ -258,11 +258,10 @@ def main() -> None:
             args.data = demo / "train", demo / "annotations" / "instances_train.json"
         rows = measure_pipelines(*args.data, args.rounds)
     annotations = {} if args.no_memory else measure_annotations()
-    print_tables(rows, annotations)
-    if args.json is not None:
-        found = {"machine": machine, "pipelines": rows, "annotations": annotations}
-        args.json.write_text(json.dumps(found) + "\n")
+    if annotations:
+        rows += annotation_rows(annotations)
+    report(described, rows, args.json, annotations=annotations)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(door.run(main))

@@ -1,30 +1,35 @@
 """Scoring by COCO's measure: our arrays against the libraries, in turns, on the same made detections.
 
-    python -m benchmarks.evaluation [--pictures 1000] [--rounds 3] [--backends numpy pycocotools]
+    python -m benchmarks.evaluation [--pictures 1000 5000] [--rounds 5] [--backends numpy pycocotools]
 
-COCO's val2017 has 5,000 pictures; pycocotools then takes minutes. A round is what a run does after its last
-picture left the model: batches of 16 into `CocoEvaluator`, then `compute`. A library's round includes the
-packing of detections into the dicts that it reads. Everything runs in one thread, so that the processor's
-seconds, which are counted here, are a clock's on an idle machine.
+COCO's val2017 has 5,000 pictures; pycocotools then takes minutes a round, and has to be asked for. A round is
+what a run does after its last picture left the model: batches of 16 into `CocoEvaluator`, then `compute`. A
+library's round includes the packing of detections into the dicts that it reads. Everything runs in one
+thread, so that the processor's seconds, which are counted here, are a clock's on an idle machine.
 """
 
 import argparse
 import json
 import statistics
+import sys
 import tempfile
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import torch
 
-from src.deploy.comparison.machine import this_machine
+from src import door
 from src.deploy.comparison.timing import interleaved
 from src.evaluation import Backend, CocoEvaluator, CocoMetrics
 from src.structures import ClassNames, Detections
 
+from .pairs import CLOCKS, Way
+from .rows import Row, machine, machine_line, report
+
 SIDE_PX, BATCH = 640, 16
+COCO_PICTURES, LONGEST, SLOW = 5000, 18.0, "pycocotools"
 CLASSES = ClassNames(tuple(str(i) for i in range(80)), tuple(range(1, 81)))
 SHARES = (np.arange(len(CLASSES.ids)) + 1.0) ** -0.8
 SHARES /= SHARES.sum()
@@ -85,44 +90,47 @@ def run(evaluator: CocoEvaluator, found: Detections) -> CocoMetrics:
     return evaluator.compute()
 
 
+def measure(num_pictures: int, num_found: int, backends: Sequence[Backend], way: Way) -> list[Row]:
+    """The first backend for itself and against each other one, with how far their 12 numbers are apart."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, found = dataset(Path(folder), num_pictures, num_found)
+        evaluators = {name: CocoEvaluator(path, CLASSES, backend=name) for name in backends}
+        metrics: dict[str, CocoMetrics] = {}
+        calls = [lambda b=b, e=e: metrics.update({b: run(e, found)}) for b, e in evaluators.items()]
+        times = interleaved(calls, repeats=way.rounds, warm_up=0, clock=CLOCKS[way.clock])
+    work = f"scoring {num_pictures:,} pictures of {num_found} boxes"
+    (first, *others), (ours, *medians) = backends, [statistics.median(seconds) for seconds in times]
+    aim = LONGEST if num_pictures == COCO_PICTURES else None
+    rows = [Row(f"{work}, {first}", "", ours, "s", aim, True, (ours,), *way)]
+    expected = metrics[first].numbers()
+    for other, median in zip(others, medians, strict=True):
+        numbers = metrics[other].numbers()
+        apart = max(abs(numbers[name] - expected[name]) for name in expected)
+        told = f"{other}; the 12 numbers within {apart:.0e}"
+        rows.append(Row(work, told, median / ours, "x", None, False, (ours, median), *way))
+    return rows
+
+
 def main() -> None:
-    """Measure, compare the numbers, print."""
+    """Measure, print, and write the numbers."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pictures", type=int, default=1000)
+    parser.add_argument("--pictures", type=int, nargs="+", default=[1000, COCO_PICTURES])
     parser.add_argument("--detections", type=int, default=300, help="of a picture")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--backends", nargs="+", choices=get_args(Backend), default=get_args(Backend))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--backends", nargs="+", choices=get_args(Backend), help="also for many pictures")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    print(this_machine(torch.device("cpu")).line())
-    with tempfile.TemporaryDirectory() as folder:
-        path, found = dataset(Path(folder), args.pictures, args.detections)
-        evaluators = [CocoEvaluator(path, CLASSES, backend=backend) for backend in args.backends]
-        metrics: dict[str, CocoMetrics] = {}
-        calls = [
-            lambda e=e, b=b: metrics.update({b: run(e, found)})
-            for e, b in zip(evaluators, args.backends, strict=True)
-        ]
-        times = interleaved(calls, repeats=args.rounds, warm_up=0, clock=time.process_time)
-    first = metrics[args.backends[0]].numbers()
-    print(f"{args.pictures:,} pictures, {args.detections} detections each, {args.rounds} rounds in turns")
-    print(f"{'backend':<18}{'median s':>10}{'least s':>10}{'ratio':>8}  largest difference of the 12 numbers")
+    described, way = machine(), Way(args.rounds, 1, "cpu")
+    print(machine_line(described), flush=True)
     rows = []
-    for backend, seconds in zip(args.backends, times, strict=True):
-        numbers = metrics[backend].numbers()
-        difference = max(abs(numbers[name] - first[name]) for name in first)
-        median = statistics.median(seconds)
-        print(
-            f"{backend:<18}{median:>10.2f}{min(seconds):>10.2f}"
-            f"{median / statistics.median(times[0]):>8.2f}  {difference:.1e}"
-        )
-        rows.append({"backend": backend, "seconds": seconds, "difference": difference})
-    if args.json is not None:
-        args.json.write_text(json.dumps({"pictures": args.pictures, "rows": rows}) + "\n")
+    for num_pictures in args.pictures:
+        backends = args.backends or [b for b in get_args(Backend) if b != SLOW or num_pictures <= 1000]
+        rows += measure(num_pictures, args.detections, backends, way)
+    report(described, rows, args.json)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(door.run(main))

@@ -1,12 +1,12 @@
 """Inference in turns: PyTorch against transformers' D-FINE, exported files in ONNX Runtime and OpenVINO.
 
-    python -m benchmarks.inference [--work torch deimv2 graph pictures] [--threads 2] [--rounds 7]
+    python -m benchmarks.inference [--work torch deimv2 graph pictures] [--threads 2] [--rounds 5]
 
 - `torch`: D-FINE-L in PyTorch against the D-FINE-L of `transformers` with the same weights.
 - `deimv2`: dfine_dinov3_s_coco in PyTorch against the DEIMv2-L of `transformers`, which has the same ViT.
 - `graph`: dfine_dinov3_s_coco, exported, against the bare ViT-S/16 of timm as torch exports it.
-- `pictures`: what comes before and after the detector, a picture of 640x480, in one thread, ten times the
-  rounds: one picture right after the other.
+- `pictures`: what comes before and after the detector, a picture of 640x480 and 300 objects, in one thread,
+  ten times the rounds: one picture right after the other.
 
 Weights are random, which costs the same. All calls of a kind run in turns in one process, so that a slow
 minute of the machine falls on all of them. On a machine that others use, `--clock cpu --threads 1` counts the
@@ -14,10 +14,8 @@ processor's seconds instead, which are a clock's on an idle machine.
 """
 
 import argparse
-import json
-import os
+import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +23,7 @@ import timm
 import torch
 from PIL import Image
 
-from src import assembly
+from src import assembly, door
 from src.deploy import (
     DeployModel,
     Detector,
@@ -35,22 +33,23 @@ from src.deploy import (
     OpenVinoRuntime,
     export_onnx,
 )
-from src.deploy.comparison.machine import this_machine
 from src.deploy.lean import make_lean
 from src.deploy.runtimes import Runtime
 from src.nn.deploy import to_deploy
 from src.structures import ClassNames, Detections, FinalOutput
 
-from .pairs import Call, Pair, measure
+from .pairs import CLOCKS, Call, Pair, Way, measure
 from .peers import d_fine_large, deimv2_large
+from .rows import Row, machine, machine_line, report
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "dfine"
 SIDE = 640
 SERIES = 10
+NUM_OBJECTS = 300
 
 
 def torch_calls(batch: int) -> tuple[dict[str, Call], list[Pair]]:
-    """D-FINE-L, ours ready for inference and as it is, and transformers'."""
+    """D-FINE-L, ours ready for inference, and transformers'."""
     torch.manual_seed(0)
     ours = assembly.build_model(assembly.load(CONFIGS / "dfine_hgnetv2_l_coco.yml", [])).eval()
     with torch.no_grad():
@@ -67,9 +66,11 @@ def torch_calls(batch: int) -> tuple[dict[str, Call], list[Pair]]:
         f"trained, within {_farthest(found, theirs_found):.1e} of transformers'"
     )
 
-    names = [f"D-FINE-L b{batch} {kind}" for kind in ("ours, ready", "ours, as trained", "transformers")]
-    calls = {name: _run(model, images) for name, model in zip(names, (ready, ours, theirs), strict=True)}
-    return calls, [Pair(f"PyTorch, D-FINE-L, batch {batch}", names[0], names[2], 1.3)]
+    calls = {
+        f"D-FINE-L b{batch}, ours": _run(ready, images),
+        f"D-FINE-L b{batch}, transformers": _run(theirs, images),
+    }
+    return calls, [Pair(f"PyTorch, D-FINE-L, batch {batch}", *calls, 1.3)]
 
 
 def deimv2_calls(batch: int) -> tuple[dict[str, Call], list[Pair]]:
@@ -97,15 +98,15 @@ def _farthest(found: FinalOutput, expected: FinalOutput) -> float:
     return float(distance.amin(1).quantile(0.99))
 
 
-def graph_calls(folder: Path, threads: int) -> tuple[dict[str, Call], list[Pair]]:
-    """Our model and the bare ViT in ONNX Runtime, our model in OpenVINO."""
+def graph_calls(folder: Path, threads: int) -> tuple[dict[str, Call], list[Pair], Row]:
+    """Our model and the bare ViT in ONNX Runtime, our model in OpenVINO; and how many nodes our graph has."""
     import onnxruntime
 
     model, postprocessor, classes, _ = assembly.load_detector(CONFIGS / "dfine_dinov3_s_coco.yml", None, [])
     deploy = DeployModel(to_deploy(model), postprocessor).eval()
     card = ModelCard(classes, (SIDE, SIDE), "dfine_dinov3_s_coco")
     exported = export_onnx(deploy, folder / "ours.onnx", card, GraphOptions(batch=1))
-    print(f"dfine_dinov3_s_coco at {SIDE}: {exported.num_nodes} nodes")
+    nodes = Row("graph of dfine_dinov3_s_coco, 640 px", "", exported.num_nodes, "nodes", 1500, at_most=True)
     images = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     sizes_hw = torch.tensor([[480, 640]])
     vit = timm.create_model(
@@ -126,14 +127,14 @@ def graph_calls(folder: Path, threads: int) -> tuple[dict[str, Call], list[Pair]
         "bare ViT-S/16, ONNX Runtime": lambda: bare.run(None, feed),
         "ours, ONNX Runtime": run(OnnxRuntime(exported.path, num_threads=threads)),
     }
-    pairs = [Pair("ONNX Runtime, batch 1", "ours, ONNX Runtime", "bare ViT-S/16, ONNX Runtime", 1 / 1.15)]
+    pairs = [Pair("ONNX Runtime, batch 1", "ours, ONNX Runtime", "bare ViT-S/16, ONNX Runtime", 1.15, True)]
     try:
         for name, low in (("ours, OpenVINO float32", False), ("ours, OpenVINO bfloat16", True)):
             calls[name] = run(OpenVinoRuntime(exported.path, num_threads=threads, bfloat16=low))
         pairs.append(Pair("OpenVINO bfloat16, batch 1", "ours, OpenVINO bfloat16", "ours, ONNX Runtime", 2.2))
     except ValueError as error:
         print(f"without OpenVINO: {error}")
-    return calls, pairs
+    return calls, pairs, nodes
 
 
 class Nothing:
@@ -145,10 +146,12 @@ class Nothing:
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
-        logits = torch.randn(1, 300, 80, generator=generator)
-        self.output = FinalOutput(logits, torch.rand(1, 300, 4, generator=generator))
+        logits = torch.randn(1, NUM_OBJECTS, 80, generator=generator)
+        self.output = FinalOutput(logits, torch.rand(1, NUM_OBJECTS, 4, generator=generator))
         self.postprocessor = assembly.load_detector(
-            CONFIGS / "dfine_dinov3_demo.yml", None, ["num_classes=80"]
+            CONFIGS / "dfine_dinov3_demo.yml",
+            None,
+            ["num_classes=80", f"DFINEPostProcessor.num_top_queries={NUM_OBJECTS}"],
         )[1]
 
     def run(self, images: torch.Tensor, sizes_hw: torch.Tensor) -> Detections:
@@ -163,13 +166,17 @@ def picture_calls(folder: Path) -> tuple[dict[str, Call], list[Pair]]:
     soft = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).resize((640, 480))
     path = folder / "picture.jpg"
     soft.save(path, quality=90)
-    detector = Detector(Nothing())
-
-    def decode() -> object:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-
-    return {"decode alone": decode, "decode, prepare, select": lambda: detector(path)}, []
+    detector, decoded = Detector(Nothing()), Image.open(path).convert("RGB")
+    assert len(detector(decoded, threshold=0)[0].scores) == NUM_OBJECTS
+    calls: dict[str, Call] = {
+        "prepare, select": lambda: detector(decoded, threshold=0),
+        "decode, prepare, select": lambda: detector(path, threshold=0),
+    }
+    work = "before and after the detector, 640 x 480"
+    return calls, [
+        Pair(f"{work}, decoded", "prepare, select", None, 3.0, at_most=True),
+        Pair(f"{work}, a JPEG", "decode, prepare, select", None, None),
+    ]
 
 
 def main() -> None:
@@ -179,31 +186,29 @@ def main() -> None:
     )
     works = ("torch", "deimv2", "graph", "pictures")
     parser.add_argument("--work", nargs="+", choices=works, default=works)
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="of D-FINE-L in PyTorch")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="in PyTorch")
     parser.add_argument("--threads", type=int, default=2, help="of one call")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    clock = time.process_time if args.clock == "cpu" else time.perf_counter
-    machine = this_machine(torch.device("cpu"))
-    print(f"{machine.line()}; {args.rounds} rounds in turns, {args.clock} clock, medians")
-    done = []
+    described = machine()
+    print(f"{machine_line(described)}; float32 where nothing else is said", flush=True)
+    way, rows = Way(args.rounds, args.threads, args.clock), []
     with tempfile.TemporaryDirectory() as name:
-        if "torch" in args.work:
-            done += [measure(*torch_calls(batch), args.rounds, clock) for batch in args.batches]
-        if "deimv2" in args.work:
-            done += [measure(*deimv2_calls(batch), args.rounds, clock) for batch in args.batches]
+        for work, calls in (("torch", torch_calls), ("deimv2", deimv2_calls)):
+            if work in args.work:
+                rows += [row for batch in args.batches for row in measure(*calls(batch), way)]
         if "graph" in args.work:
-            done.append(measure(*graph_calls(Path(name), args.threads), args.rounds, clock))
+            *graphs, nodes = graph_calls(Path(name), args.threads)
+            rows += [*measure(*graphs, way), nodes]
         if "pictures" in args.work:
             torch.set_num_threads(1)
-            done.append(measure(*picture_calls(Path(name)), SERIES * args.rounds, clock, pause=None))
-    print(f"load of the machine at the end: {os.getloadavg()[0]:.1f}")
-    if args.json is not None:
-        args.json.write_text(json.dumps({"machine": machine._asdict(), "runs": done}, indent=2) + "\n")
+            often = Way(SERIES * args.rounds, 1, args.clock)
+            rows += measure(*picture_calls(Path(name)), often, pause=None)
+    report(described, rows, args.json)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(door.run(main))

@@ -3,11 +3,12 @@
 import torch
 from torch import nn
 
+from src.deploy.extras import require
+
 
 def d_fine_large(ours: nn.Module) -> nn.Module:
     """The D-FINE-L of transformers in eval mode, with the weights of `ours`."""
-    import transformers
-
+    transformers = require("transformers")
     from tests.nn.transformers_names import give_weights
 
     backbone = transformers.HGNetV2Config(
@@ -36,8 +37,7 @@ def d_fine_large(ours: nn.Module) -> nn.Module:
 
 def deimv2_large() -> nn.Module:
     """The DEIMv2-L of transformers in eval mode, with 32.6 million random parameters; its ViT is ours."""
-    import transformers
-
+    transformers = require("transformers")
     width = 224
     vit = transformers.DINOv3ViTConfig(
         hidden_size=384,

@@ -13,6 +13,7 @@ LISTS = {
     "uvicorn": "serve",
     "python_multipart": "serve",
     "prometheus_client": "serve",
+    "transformers": "dev",
 }
 """Packages, as they are imported, that stand in another list than `requirements-export.txt`."""
 
