@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ..core import Experiment
 from ..data import Origin, PictureError, decode_rgb, find_origin
-from ..structures import Detections
 from .predictor import prepare
 from .runtimes import Runtime
 from .scores import read_leniently
@@ -57,20 +56,15 @@ def made_up(size_hw: tuple[int, int], count: int = NUM_MADE_UP) -> Samples:
     return Samples(pictures(count, size_hw), sizes_hw, "made-up pictures")
 
 
-def try_out(runtime: Runtime, name: str) -> tuple[Samples, Detections]:
+def try_out(runtime: Runtime, name: str, samples: Samples) -> None:
     """Run a file that was just written.
-
-    Returns:
-        Made-up pictures, and what it finds in them.
 
     Raises:
         ValueError: A score or a box is not finite; `name` says of which file.
     """
-    samples = made_up(runtime.input_hw)
     found = runtime.run(samples.images, samples.sizes_hw)
     if not (found.scores.isfinite().all() and found.boxes_xyxy_px.isfinite().all()):
-        raise ValueError(f"{name}: gives scores or boxes that are not finite")
-    return samples, found
+        raise ValueError(f"{name}: gives scores or boxes that are not finite on {samples.source}")
 
 
 def first_of(

@@ -3,13 +3,12 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from src import door
 from src.deploy import origin_of
-from src.deploy.comparison.conversion import convert
+from src.deploy.comparison.conversion import Written, convert
 from src.deploy.export.calibration import calibration_pictures
 from src.deploy.export.quantization import KEPT_FLOAT, METHODS, quantize
 from src.solver.logs import setup_logging
@@ -20,6 +19,8 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("-m", "--model", type=Path, required=True, help="what export_onnx.py wrote, in float32")
+    add("-r", "--resume", type=Path, help="the checkpoint of the model: PyTorch's rows in the table")
+    add("-c", "--config", type=Path, help="YAML file of a checkpoint that holds none")
     add("-o", "--output", type=Path, help="the file (beside the model, its name with _int8)")
     add(
         "--data", type=Path, nargs="+", default=[], metavar="PATH",
@@ -47,16 +48,18 @@ def main() -> None:
     pictures = calibration_pictures(args.data, args.pictures, args.num_pictures)
     kept_float = (*KEPT_FLOAT, *args.keep_float)
 
-    def write(path: Path) -> dict[str, Any]:
+    def write(path: Path) -> Written:
         made = quantize(
             args.model, path, pictures, method=args.method, signed=args.signed, kept_float=kept_float
         )
-        return made.facts()
+        return Written(made.facts(), None)
 
     folder = None if data else args.pictures
-    facts, comparison = convert(
-        args.model, output, write, data, folder=folder, threads=args.threads, repeats=args.repeats
-    )
+    written, comparison = convert(
+        args.model, output, write, data, folder=folder,
+        checkpoint=args.resume, config=args.config, threads=args.threads, repeats=args.repeats,
+    )  # fmt: skip
+    facts = written.facts
     print(
         f"{output}: {facts['size_bytes'] / 1e6:.1f} MB, calibrated on {len(pictures)} pictures; "
         f"{facts['num_quantized']} layers with weights are in 8 bits, {facts['num_float']} in float32\n"

@@ -1,6 +1,6 @@
 """What a comparison of a detector's files says: one table, and the same as plain values."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +45,16 @@ class FileComparison:
     machine: Machine
     tolerance: Tolerance
     entries: tuple[Entry, ...]
+
+    def renamed(self, path: Path, name: Path) -> "FileComparison":
+        """The same with a file under the name that it gets."""
+        entries = (
+            one._replace(label=one.label.replace(str(path), str(name)), path=name)
+            if one.path == path
+            else one
+            for one in self.entries
+        )
+        return replace(self, entries=tuple(entries))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that `json.dump` takes; times in milliseconds."""

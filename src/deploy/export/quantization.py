@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 
 from ...files import staged_folder, write_whole
 from ..extras import require
+from ..predictor import prepare
 from ..runtimes import OnnxRuntime
-from ..samples import try_out
+from ..samples import NUM_REAL, Samples, try_out
+from ..sources import read
 from .calibration import Calibration
 from .node_names import WEIGHTED, check_names
 
@@ -67,7 +69,7 @@ def quantize(
     signed: bool = False,
     kept_float: Sequence[str] = KEPT_FLOAT,
 ) -> Quantized:
-    """Write an exported detector in 8 bits, whole or not at all, once it has been run.
+    """Write an exported detector in 8 bits, whole or not at all, once it has been run on pictures.
 
     Args:
         source: What `export_onnx` wrote, in float32.
@@ -96,9 +98,16 @@ def quantize(
     data = quantized.SerializeToString()
     with staged_folder(path.parent) as folder:
         write_whole(folder / path.name, data)
-        try_out(OnnxRuntime(folder / path.name), path.name)
+        try_out(OnnxRuntime(folder / path.name), path.name, _first(pictures, runtime))
     kept = tuple(kept_float)
     return Quantized(path, len(data), len(chosen), len(rest), kept, method, signed, len(pictures))
+
+
+def _first(pictures: Sequence[Path], runtime: OnnxRuntime) -> Samples:
+    """The first of the pictures that it was calibrated on."""
+    images = [frame.image for frame in read(list(pictures[:NUM_REAL]))]
+    prepared = prepare(images, runtime.input_hw, keep_ratio=runtime.keep_ratio)
+    return Samples(*prepared, "pictures that it was calibrated on")
 
 
 def _layers(proto: Any, source: Path, kept_float: Sequence[str]) -> tuple[list[str], list[str]]:

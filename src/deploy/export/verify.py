@@ -84,8 +84,9 @@ class Evidence(NamedTuple):
         """For a person: a line, and the table of COCO's numbers."""
         found, reference = self.agreement, self.reference
         line = (
-            f"agrees with {reference} ({found.batch} pictures, {found.num_compared} detections): scores within "
-            f"{found.max_score_diff:.2g}, boxes within {found.max_box_diff_px:.2g} px, on {self.pictures}"
+            f"agrees with {reference} ({found.batch} pictures, {found.num_compared} detections): scores "
+            f"within {found.max_score_diff:.2g}, boxes within {found.max_box_diff_px:.2g} px, on "
+            f"{self.pictures}"
         )
         if not found.num_compared:
             line = f"runs, but was not compared with {reference}: no score on {self.pictures} reaches "

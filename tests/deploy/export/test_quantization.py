@@ -160,7 +160,8 @@ def test_the_door_tells_the_price(
     lines = capsys.readouterr().out.splitlines()
     assert "calibrated on 2 pictures; 4 layers with weights are in 8 bits, 1 in float32" in lines[0]
     assert [line.split()[0] for line in lines[-2:]] == ["parted.onnx", "small.onnx"]
-    report = json.loads((tmp_path / "small.onnx.json").read_text())
+    report = json.loads((tmp_path / "export.json").read_text())["small.onnx"]
+    assert report["verified"] is None
     assert (report["method"], report["num_pictures"], report["kept_float"]) == (
         "minmax",
         2,
