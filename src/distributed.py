@@ -28,42 +28,50 @@ LOST_PEER = re.compile(
 )
 
 
+def choose_device(text: str | None = None) -> torch.device:
+    """The device that a user's text names; to ask changes nothing: no process group, no current GPU.
+
+    Args:
+        text: "cpu", "cuda" (this process's current GPU), "cuda:1"; None takes a GPU where there is one.
+
+    Raises:
+        ValueError: It names no device, or a GPU that is not there.
+    """
+    num_gpus = torch.cuda.device_count()
+    chosen = text or ("cuda" if num_gpus else "cpu")
+    if re.fullmatch(r"cpu|cuda(:\d+)?", chosen) is None:
+        raise ValueError(f"device '{chosen}' is not known; cpu, cuda and cuda:N are allowed")
+    device = torch.device(chosen)
+    if device.type == "cuda" and (device.index or 0) >= num_gpus:
+        raise ValueError(
+            f"device '{chosen}' was asked for, but the number of GPUs that torch sees is {num_gpus}; take "
+            "another, use -d cpu, or lower --nproc_per_node"
+        )
+    return torch.device("cuda", torch.cuda.current_device()) if chosen == "cuda" else device
+
+
 def start(device: str | None = None) -> torch.device:
-    """Join the process group that torchrun describes, if there is one.
+    """Join the process group that torchrun describes, if there is one, and make the GPU the current one.
 
     NCCL where the ranks have a GPU each, gloo otherwise. The GPU is chosen by LOCAL_RANK, so that several
     nodes work.
 
-    Args:
-        device: What the user asked for ("cpu", "cuda", "cuda:1"); None takes a GPU where there is one.
-
     Returns:
-        The device of this process.
+        The device of this process: what `choose_device` makes of `device`, but a GPU for each rank.
 
     Raises:
-        ValueError: A GPU is asked for and there is none, or there are more local ranks than GPUs.
+        ValueError: As of `choose_device`, or all ranks would share a GPU.
     """
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if re.fullmatch(r"cpu|cuda(:\d+)?", chosen) is None:
-        raise ValueError(f"device '{chosen}' is not known; cpu, cuda and cuda:N are allowed")
     launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    if chosen.startswith("cuda"):
-        if not torch.cuda.is_available():
-            raise ValueError(f"device '{chosen}' was asked for, but torch sees no GPU; use -d cpu")
-        if launched and local_rank >= torch.cuda.device_count():
-            raise ValueError(
-                f"local rank {local_rank} has no GPU: torch sees {torch.cuda.device_count()}; "
-                "lower --nproc_per_node or use -d cpu"
-            )
-        if launched and chosen != "cuda" and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
-            raise ValueError(f"device '{chosen}' would put all processes on one GPU; use -d cuda")
-        if chosen == "cuda":
-            chosen = f"cuda:{local_rank}"
+    by_rank = launched and device in (None, "cuda") and torch.cuda.device_count() > 0
+    chosen = choose_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if by_rank else device)
+    if chosen.type == "cuda":
+        if launched and not by_rank and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+            raise ValueError(f"device '{device}' would put all processes on one GPU; use -d cuda")
         torch.cuda.set_device(chosen)
     if launched and not dist.is_initialized():
-        _join(torch.device(chosen))
-    return torch.device(chosen)
+        _join(chosen)
+    return chosen
 
 
 def _join(device: torch.device) -> None:

@@ -1,8 +1,11 @@
 import os
+import runpy
 import sys
 import threading
+from pathlib import Path
 
 import pytest
+import torch
 import torch.distributed as dist
 
 from src import distributed
@@ -102,3 +105,68 @@ def test_gloo_uses_the_network_in_which_the_master_is_seen(monkeypatch: pytest.M
     assert "GLOO_SOCKET_IFNAME" not in os.environ
     distributed._show_gloo_the_network("127.0.0.1")
     assert os.environ["GLOO_SOCKET_IFNAME"] == "lo"
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a launcher tells its one process of two."""
+    told = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+
+
+def see_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> list[torch.device]:
+    """Let torch see so many GPUs; what `set_device` is asked for is in the list."""
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    return current
+
+
+@pytest.mark.usefixtures("launched")
+def test_to_choose_a_device_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_to = see_gpus(monkeypatch, 2)
+    named = {text: str(distributed.choose_device(text)) for text in (None, "cpu", "cuda", "cuda:1")}
+    assert named == {None: "cuda:0", "cpu": "cpu", "cuda": "cuda:0", "cuda:1": "cuda:1"}
+    assert set_to == [] and not dist.is_initialized()
+    see_gpus(monkeypatch, 0)
+    assert distributed.choose_device().type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("gpu", "'gpu' is not known; cpu, cuda"),
+        ("cuda:2", "'cuda:2' was asked for, but the number of GPUs that torch sees is 2"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(text: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    see_gpus(monkeypatch, 2)
+    with pytest.raises(ValueError, match=said):
+        distributed.choose_device(text)
+
+
+@pytest.mark.usefixtures("launched")
+def test_a_rank_takes_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    joined: list[torch.device] = []
+    monkeypatch.setattr(distributed, "_join", joined.append)
+    set_to = see_gpus(monkeypatch, 2)
+    assert [str(distributed.start(text)) for text in (None, "cuda")] == ["cuda:1", "cuda:1"]
+    assert set_to == joined == [torch.device("cuda:1")] * 2
+    with pytest.raises(ValueError, match="'cuda:1' would put all processes on one GPU"):
+        distributed.start("cuda:1")
+    see_gpus(monkeypatch, 1)
+    with pytest.raises(ValueError, match=r"'cuda:1' was asked for.* torch sees is 1;.*--nproc_per_node"):
+        distributed.start("cuda")
+
+
+def test_doors_that_are_no_rank_refuse_a_device_in_one_line(
+    repo_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["replay_step.py", "absent.pth", "-d", "gpu"])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(repo_root / "tools" / "replay_step.py"), run_name="__main__")
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "error: device 'gpu' is not known; cpu, cuda and cuda:N are allowed\n"

@@ -7,9 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
-
-from src import door
+from src import distributed, door
 from src.assembly import build_criterion, build_model, load
 from src.solver.bad_step import bad_gradients, bad_words, read_bad_step, replay
 from src.solver.precision import choose_precision
@@ -31,7 +29,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Read, build, repeat, print."""
     args = parse()
-    bad, device = read_bad_step(args.file), torch.device(args.device)
+    device, bad = distributed.choose_device(args.device), read_bad_step(args.file)
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.yml"
         config.write_text(bad.config)

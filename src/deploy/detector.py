@@ -266,7 +266,7 @@ def _load_checkpoint(
     as_trained: bool,
 ) -> tuple[TorchRuntime, Trained]:
     """The checkpoint's model in PyTorch, and where it comes from."""
-    chosen = distributed.start(device)
+    chosen = distributed.choose_device(device)
     stamp = stamp_of(file)
     with config_file(file, None if config is None else Path(config)) as described:
         model, postprocessor, classes, experiment = assembly.load_detector(described, file, overrides)

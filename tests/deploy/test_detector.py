@@ -1,5 +1,6 @@
 """One detector as a checkpoint, an ONNX file and OpenVINO's IR: loaded by one call, with one behaviour."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -219,6 +220,16 @@ def test_settings_that_mean_nothing_for_a_checkpoint(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         Detector.load(lab.folder / "best.pth", **settings)
+
+
+def test_a_detector_joins_no_process_group(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost"}.items():
+        monkeypatch.setenv(name, value)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        monkeypatch.setenv("MASTER_PORT", str(free.getsockname()[1]))
+    Detector.load(lab.folder / "best.pth", device="cpu")
+    assert not torch.distributed.is_initialized()
 
 
 def test_openvino_also_takes_the_onnx_file(family: Family, pictures: list[Image.Image]) -> None:

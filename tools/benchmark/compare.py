@@ -45,7 +45,7 @@ def main() -> None:
     comparison = compare_models(
         args.configs,
         args.resume,
-        distributed.start(args.device),
+        distributed.choose_device(args.device),
         overrides=args.update,
         size_hw=args.size and (args.size[0], args.size[1]),
         data=args.data and Data(*args.data),
