@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, NamedTuple
 
 Status = Literal["ok", "warn", "fail"]
@@ -42,17 +41,13 @@ class Finding(NamedTuple):
 
 def attempt(check: str, work: Callable[..., Outcome], *arguments: object) -> Finding:
     """The finding of `work(*arguments)`, or of the error that it ended with, of whatever kind."""
-    with ThreadPoolExecutor(max_workers=1) as pool:  # which gives an error back as a value
-        done = pool.submit(work, *arguments)
-        error = done.exception()
-    if error is None:
-        return Finding(check, *done.result())
-    if isinstance(error, ValueError):  # says itself what to do
+    try:
+        return Finding(check, *work(*arguments))
+    except ValueError as error:  # says itself what to do
         return Finding(check, "fail", str(error), "")
-    if isinstance(error, Exception):
+    except Exception as error:  # noqa: BLE001 - to tell of it is what a check is for
         remedy = "a fault of a library or of this program: please report it with this table"
         return Finding(check, "fail", f"{type(error).__name__}: {error}", remedy)
-    raise error
 
 
 def tell(findings: Iterable[Finding], say: Callable[[str], None], *, as_json: bool) -> int:

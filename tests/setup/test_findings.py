@@ -1,4 +1,5 @@
 import json
+import signal
 
 import pytest
 
@@ -67,3 +68,16 @@ def test_what_is_no_error_ends_the_program():
 
     with pytest.raises(KeyboardInterrupt):
         attempt("work", work)
+
+
+def test_an_interrupt_does_not_wait_for_the_work():
+    went_on = []
+
+    def work() -> Outcome:
+        signal.raise_signal(signal.SIGINT)
+        went_on.append(True)
+        return Outcome("ok", "")
+
+    with pytest.raises(KeyboardInterrupt):
+        attempt("work", work)
+    assert not went_on
