@@ -22,6 +22,7 @@ EXTRAS = {
     "requirements-openvino.txt": "OpenVINO",
     "requirements-video.txt": "videos and cameras",
     "requirements-supervision.txt": "Result.to_supervision()",
+    "requirements-serve.txt": "tools/serve.py",
 }
 
 

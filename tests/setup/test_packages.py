@@ -36,6 +36,7 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "requirements-openvino.txt").write_text("-r requirements-export.txt\nnumpy\n")
     (tmp_path / "requirements-video.txt").write_text("numpy\n")
     (tmp_path / "requirements-supervision.txt").write_text("numpy\n")
+    (tmp_path / "requirements-serve.txt").write_text("numpy\n")
     return tmp_path
 
 
@@ -49,6 +50,11 @@ def test_this_machine_is_in_order(repo_root):
     needed = ("Python", "requirements.txt", "torchvision for this torch", "imports")
     assert [told[name] for name in needed] == [("ok", "")] * 4
     assert "packages in range" in found["requirements.txt"].told
+
+
+def test_every_file_of_requirements_is_known(repo_root):
+    files = {path.name for path in repo_root.glob("requirements*.txt")}
+    assert files - {"requirements-dev.txt"} == {packages.NEEDED, *packages.EXTRAS}
 
 
 def test_a_package_that_is_missing(root, versions):
