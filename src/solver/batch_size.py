@@ -26,6 +26,7 @@ USABLE = 0.8
 STATES = 4
 """Copies of the weights that training needs besides them: gradients, AdamW's two moments, the average."""
 NUM_OBJECTS = 20
+CGROUP = Path("/sys/fs/cgroup")  # where a container of Linux (version 2) finds what it may use
 
 
 class BatchPlan(NamedTuple):
@@ -157,7 +158,17 @@ def free_memory(device: torch.device) -> int:
     told = Path("/proc/meminfo")  # Linux
     if told.is_file():
         sizes = dict(line.split(":", 1) for line in told.read_text().splitlines())
-        free = int(sizes["MemAvailable"].split()[0]) * 1024
+        free = min([int(sizes["MemAvailable"].split()[0]) * 1024, *_left_in_container()])
     else:
         free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     return free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def _left_in_container() -> list[int]:
+    """Bytes below the container's limit, if it has one; cached files count as free, as in MemAvailable."""
+    limit, used, details = (CGROUP / f"memory.{name}" for name in ("max", "current", "stat"))
+    if not limit.is_file() or not (most := limit.read_text().strip()).isdecimal():  # "max": no limit
+        return []
+    bytes_of = dict(line.split() for line in details.read_text().splitlines())
+    cached = int(bytes_of["active_file"]) + int(bytes_of["inactive_file"])
+    return [max(int(most) - int(used.read_text()) + cached, 0)]

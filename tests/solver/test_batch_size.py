@@ -66,6 +66,22 @@ def test_the_machine_has_memory() -> None:
     assert 2**20 < batch_size.free_memory(torch.device("cpu")) < 2**50
 
 
+def test_a_container_has_less_than_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_size, "CGROUP", tmp_path)
+    for name, text in {
+        "max": "8000000",
+        "current": "7000000",  # most of it files that were read
+        "stat": "anon 100000\nactive_file 500000\ninactive_file 6300000",
+    }.items():
+        (tmp_path / f"memory.{name}").write_text(f"{text}\n")
+    assert batch_size.free_memory(torch.device("cpu")) == 7_800_000
+    (tmp_path / "memory.max").write_text("100\n")  # lowered since
+    (tmp_path / "memory.stat").write_text("active_file 0\ninactive_file 0\n")
+    assert batch_size.free_memory(torch.device("cpu")) == 0
+    (tmp_path / "memory.max").write_text("max\n")
+    assert batch_size.free_memory(torch.device("cpu")) > 2**20
+
+
 def test_a_run_measures_once_and_goes_on_with_its_numbers(
     tiny_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
