@@ -163,11 +163,13 @@ def _cells_around(
     levels = [level for level, count in enumerate(num_points) for _ in range(count)]
     sides = [side for level in levels for side in shapes_hw[level][::-1]]
     sizes = _numbers(sides, locations).reshape(-1, 2)  # [P, 2] widths and heights
-    starts = _numbers([sum(h * w for h, w in shapes_hw[:level]) for level in levels], locations)[:, None]
     cells, shares = _taps(locations * sizes, sizes, nearest=nearest)
-    # Cell numbers are whole numbers in float32: exact for pyramids of up to 16 million cells.
-    rows = cells[..., 1, :] * sizes[:, :1] + starts
-    cells = (rows[..., :, None] + cells[..., 0, None, :]).flatten(-2).long()
+    # Whole numbers before they are multiplied: bfloat16, in which a runtime may calculate, ends them at 256.
+    cells = cells.long()
+    widths = _numbers(sides[::2], cells)[:, None]
+    starts = _numbers([sum(h * w for h, w in shapes_hw[:level]) for level in levels], cells)[:, None]
+    rows = cells[..., 1, :] * widths + starts
+    cells = (rows[..., :, None] + cells[..., 0, None, :]).flatten(-2)
     return cells, (shares[..., 1, :, None] * shares[..., 0, None, :]).flatten(-2)
 
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from src.ops.deformable import arrange_values, make_grid, sample_values, star_offsets
 
@@ -130,3 +131,30 @@ def test_offsets_form_a_star():
     torch.testing.assert_close(offsets, directions[:, None] * steps[:, None], atol=1e-6, rtol=0)
     diagonal = star_offsets(8, (3,))[1]  # as far along both sides as the others along one
     torch.testing.assert_close(diagonal, torch.tensor([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]))
+
+
+class Rounding(TorchDispatchMode):
+    """Rounds floats that are calculated to bfloat16's digits, as a runtime does that is asked for them."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor) and found.dtype == torch.float32:
+            return found.bfloat16().float()
+        return found
+
+
+@pytest.mark.parametrize("sampling", ["gather", "nearest"])
+def test_cells_are_found_in_bfloat16(sampling):
+    shapes = [(32, 32), (16, 16)]  # more cells than bfloat16 has whole numbers
+    grid = make_grid(shapes, torch.device("cpu"))
+    memory = torch.randn(1, len(grid.centres), 2, generator=torch.Generator().manual_seed(0))
+    memory = memory.bfloat16().float()
+    for level, centres in enumerate(grid.centres.split([h * w for h, w in shapes])):
+        weights = torch.zeros(1, len(centres), 1, 2)
+        weights[..., level] = 1
+        locations = centres[None, :, None, None].expand(-1, -1, -1, 2, -1)
+        with Rounding():
+            values = arrange_values(memory, shapes, 1, sampling)
+            found = sample_values(values, shapes, locations, weights, (1, 1), sampling)
+        start = level * 32 * 32
+        assert torch.equal(found, memory[:, start : start + len(centres)])
