@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from src import assembly, distributed, door, runs
+from src.solver.logs import setup_logging
 
 OPT_LEVELS: dict[str | None, dict[str, bool | str]] = {
     None: {},
@@ -49,6 +50,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Do what the command line says."""
     args = parse()
+    setup_logging(None)
     flags = {
         "seed": args.seed,
         "device": args.device,

@@ -1,6 +1,5 @@
 """From a file and overrides to a checked experiment."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ from .problems import Place, Problems, nearest
 from .renamed import advice
 from .schema import INVALID, Binder, Invalid, parameters_of
 from .yaml_tree import Entry, Node, Scalar, Section
-
-logger = logging.getLogger(__name__)
 
 ROOTS = ("model", "criterion", "postprocessor")
 NOT_KEYS = ("components", "wiring")
@@ -60,9 +57,7 @@ def load_experiment(
     if all(key in values for key in ROOTS):
         reached.check_unused(", ".join(f"{key}: {values[key]}" for key in ROOTS))
     problems.raise_any()
-    experiment = Experiment(**values, components=reached.arguments, wiring=reached.wiring)
-    _mention_late_stages(experiment)
-    return experiment
+    return Experiment(**values, components=reached.arguments, wiring=reached.wiring)
 
 
 def load_arguments(path: Path, overrides: Sequence[str], target: Factory) -> dict[str, Any]:
@@ -130,13 +125,3 @@ def _split(
                 entry.place, f"{key} is not a key here: {other}" if other else f"unknown key {key}; {known}"
             )
     return Section(own, tree.place), sections
-
-
-def _mention_late_stages(experiment: Experiment) -> None:
-    for stage in experiment.stages:
-        if stage.start >= experiment.epochs:
-            logger.warning(
-                "the stage that starts at epoch %d is never reached: epochs is %d",
-                stage.start,
-                experiment.epochs,
-            )

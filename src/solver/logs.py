@@ -39,21 +39,22 @@ def setup_logging(output_dir: Path | None) -> None:
     The main rank speaks from INFO on, other ranks and other libraries from WARNING on. A second call
     replaces what the first one set up.
     """
+    number = distributed.rank() or int(os.environ.get("RANK", "0"))  # before ranks join
     root = logging.getLogger()
     for earlier in [h for h in root.handlers if isinstance(h, _ConsoleHandler | _LogFileHandler)]:
         root.removeHandler(earlier)
         earlier.close()
     handlers: list[logging.Handler] = [_ConsoleHandler()]
-    if output_dir is not None and distributed.is_main():
+    if output_dir is not None and number == 0:
         handlers.append(_LogFileHandler(make_folder(output_dir) / "log.txt", encoding="utf-8"))
-    rank = "" if distributed.is_main() else f" rank {distributed.rank()}"
+    rank = f" rank {number}" if number else ""
     for handler in handlers:
         handler.setFormatter(
             logging.Formatter(f"%(asctime)s{rank} %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S")
         )
         root.addHandler(handler)
     for name in OWN_LOGGERS:
-        logging.getLogger(name).setLevel(logging.INFO if distributed.is_main() else logging.WARNING)
+        logging.getLogger(name).setLevel(logging.WARNING if number else logging.INFO)
 
 
 @contextmanager

@@ -1,4 +1,3 @@
-import logging
 from pathlib import Path
 
 import pytest
@@ -178,15 +177,6 @@ def test_stages_may_count_from_the_end_and_inherit(tmp_path: Path) -> None:
 def test_stages_that_make_no_plan(tmp_path: Path, stages: str, fault: str) -> None:
     (found,) = faults(write(tmp_path, STAGES + stages))
     assert found.startswith(fault)
-
-
-def test_a_stage_after_the_end_is_allowed_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = write(tmp_path, STAGES + "  - {start: 0}\n  - {start: 8}\n")
-    assert load(path).epochs == 10
-    assert not caplog.records
-    with caplog.at_level(logging.WARNING):
-        load(path, "epochs=2")
-    assert "starts at epoch 8 is never reached: epochs is 2" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
+import train
 from src import distributed
 from src.solver.logs import MetricsLog, TensorboardLog, picture_grid, setup_logging, writing_in
 
@@ -88,6 +90,25 @@ def test_other_ranks_only_warn(
     assert "quiet" not in err
     assert "rank 2 WARNING loud" in err
     assert not (tmp_path / "log.txt").exists()
+
+
+@pytest.mark.usefixtures("quiet_root")
+@pytest.mark.parametrize(("rank", "said"), [("0", ["INFO"]), ("1", [])])
+def test_notes_about_the_configuration_are_told_once_and_beside_the_output(
+    rank: str,
+    said: list[str],
+    repo_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    config = repo_root / "configs" / "dfine" / "dfine_dinov3_s_coco.yml"
+    monkeypatch.setattr("sys.argv", ["train.py", "-c", str(config), "--print-config"])
+    train.main()
+    out, err = capsys.readouterr()
+    notes = [line for line in err.splitlines() if line.endswith("section HGNetv2 is not used and left out")]
+    assert [line.split()[2] for line in notes] == said
+    assert "left out" not in out and yaml.safe_load(out)["model"] == "DFINE"
 
 
 def test_metrics_stand_in_the_file_at_once(tmp_path: Path) -> None:

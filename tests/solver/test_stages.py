@@ -65,9 +65,10 @@ def test_negative_starts_count_from_the_end() -> None:
     assert [(s.start, s.end) for s in stages] == [(0, 8), (8, 10)]
 
 
-def test_stages_after_the_end_never_come() -> None:
+def test_stages_after_the_end_never_come(caplog: pytest.LogCaptureFixture) -> None:
     (stage,) = plan_stages([StageSettings(start=0), StageSettings(start=72, multi_scale=False)], epochs=3)
     assert (stage.start, stage.end, stage.multi_scale) == (0, 3, True)
+    assert caplog.messages == ["stages.1 (start: 72) never starts: the run has 3 epochs"]
 
 
 def test_freeze_epochs_cut_a_stage_in_two() -> None:
