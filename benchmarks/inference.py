@@ -46,6 +46,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "dfine"
 SIDE = 640
 SERIES = 10
 NUM_OBJECTS = 300
+OURS = "dfine_dinov3_s_coco, 640 px"
 
 
 def torch_calls(batch: int) -> tuple[dict[str, Call], list[Pair]]:
@@ -70,7 +71,7 @@ def torch_calls(batch: int) -> tuple[dict[str, Call], list[Pair]]:
         f"D-FINE-L b{batch}, ours": _run(ready, images),
         f"D-FINE-L b{batch}, transformers": _run(theirs, images),
     }
-    return calls, [Pair(f"PyTorch, D-FINE-L, batch {batch}", *calls, 1.3)]
+    return calls, [Pair(f"PyTorch, D-FINE-L, {SIDE} px, batch {batch}", *calls, 1.3)]
 
 
 def deimv2_calls(batch: int) -> tuple[dict[str, Call], list[Pair]]:
@@ -79,9 +80,9 @@ def deimv2_calls(batch: int) -> tuple[dict[str, Call], list[Pair]]:
     images = torch.rand(batch, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     calls = {
         f"dfine_dinov3_s_coco b{batch}": _run(make_lean(to_deploy(ours)), images),
-        f"DEIMv2-L b{batch}, transformers": _run(deimv2_large(), images),
+        f"DEIMv2-L b{batch}, transformers, the same ViT": _run(deimv2_large(), images),
     }
-    return calls, [Pair(f"PyTorch, the same ViT-S/16, batch {batch}", *calls, None)]
+    return calls, [Pair(f"PyTorch, {OURS}, batch {batch}", *calls, None)]
 
 
 def _run(model: torch.nn.Module, images: torch.Tensor) -> Call:
@@ -106,7 +107,7 @@ def graph_calls(folder: Path, threads: int) -> tuple[dict[str, Call], list[Pair]
     deploy = DeployModel(to_deploy(model), postprocessor).eval()
     card = ModelCard(classes, (SIDE, SIDE), "dfine_dinov3_s_coco")
     exported = export_onnx(deploy, folder / "ours.onnx", card, GraphOptions(batch=1))
-    nodes = Row("graph of dfine_dinov3_s_coco, 640 px", "", exported.num_nodes, "nodes", 1500, at_most=True)
+    nodes = Row(f"graph of {OURS}, batch 1", "", exported.num_nodes, "nodes", 1500, at_most=True)
     images = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     sizes_hw = torch.tensor([[480, 640]])
     vit = timm.create_model(
@@ -127,11 +128,17 @@ def graph_calls(folder: Path, threads: int) -> tuple[dict[str, Call], list[Pair]
         "bare ViT-S/16, ONNX Runtime": lambda: bare.run(None, feed),
         "ours, ONNX Runtime": run(OnnxRuntime(exported.path, num_threads=threads)),
     }
-    pairs = [Pair("ONNX Runtime, batch 1", "ours, ONNX Runtime", "bare ViT-S/16, ONNX Runtime", 1.15, True)]
+    pairs = [
+        Pair(
+            f"ONNX Runtime, {OURS}, batch 1", "ours, ONNX Runtime", "bare ViT-S/16, ONNX Runtime", 1.15, True
+        )
+    ]
     try:
         for name, low in (("ours, OpenVINO float32", False), ("ours, OpenVINO bfloat16", True)):
             calls[name] = run(OpenVinoRuntime(exported.path, num_threads=threads, bfloat16=low))
-        pairs.append(Pair("OpenVINO bfloat16, batch 1", "ours, OpenVINO bfloat16", "ours, ONNX Runtime", 2.2))
+        pairs.append(
+            Pair(f"OpenVINO bfloat16, {OURS}, batch 1", "ours, OpenVINO bfloat16", "ours, ONNX Runtime", 2.2)
+        )
     except ValueError as error:
         print(f"without OpenVINO: {error}")
     return calls, pairs, nodes
