@@ -6,17 +6,19 @@ from typing import Any
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 # operations that give the host a value, or a size that follows from values: on a GPU it would wait for them
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique", "bincount")
 
 
 class Ledger(TorchDispatchMode):
-    """Counts the operations that reach the dispatcher."""
+    """Counts the operations that reach the dispatcher, and the bytes of what they give."""
 
     def __init__(self) -> None:
         super().__init__()
         self.counts: Counter[str] = Counter()
+        self.nbytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
@@ -30,7 +32,9 @@ class Ledger(TorchDispatchMode):
         ):
             name = "nonzero (of a mask)"
         self.counts[name] += 1
-        return func(*args, **(kwargs or {}))
+        given = func(*args, **(kwargs or {}))
+        self.nbytes += sum(x.nbytes for x in tree_leaves(given) if isinstance(x, torch.Tensor))
+        return given
 
     def waits(self) -> list[str]:
         """The operations that a host would wait for, each as often as it ran."""

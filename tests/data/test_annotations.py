@@ -91,6 +91,28 @@ def test_a_spawned_worker_gets_handles_not_copies(make_disk):
     assert len(pickle.dumps(packed.boxes_xyxy_px)) < 5_000
 
 
+def test_cocos_training_annotations_are_held_in_less_than_60_mb(disk):
+    def held(num_pictures, num_boxes):
+        """Bytes, of which every worker sees the same ones (the test above)."""
+        disk.document["images"] = [
+            {"id": k, "file_name": f"{k:012}.jpg", "width": 640, "height": 480} for k in range(num_pictures)
+        ]
+        disk.document["annotations"] = [
+            {"id": k, "image_id": k % num_pictures, "category_id": 9, "bbox": [k, 2, 3, 4]}
+            for k in range(num_boxes)
+        ]
+        packed = read_annotations(disk.write())
+        tensors = [part for part in packed if isinstance(part, torch.Tensor)]
+        rest = [part for part in packed if not isinstance(part, torch.Tensor)]
+        assert rest == [packed.classes, "", None]  # nothing that grows with the pictures or boxes
+        return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
+
+    smallest = held(1, 1)
+    a_picture, a_box = held(2, 1) - smallest, held(1, 2) - smallest
+    assert held(7, 30) == smallest + 6 * a_picture + 29 * a_box
+    assert smallest + 118_286 * a_picture + 859_999 * a_box < 60e6
+
+
 def _without(key, kind):
     def change(document):
         for entry in document[kind]:

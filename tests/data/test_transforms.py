@@ -155,6 +155,35 @@ def test_crops_are_distributed_as_torchvisions():
         assert stats.ks_2samp(one, other + 4).pvalue < 0.01  # so many draws tell four pixels apart
 
 
+def test_zoom_outs_and_flips_are_distributed_as_torchvisions():
+    whole = torch.tensor([[0.0, 0, W - 20, H]])  # of the picture, and so says where it lies
+    image = tv_tensors.Image(torch.zeros(3, H, W, dtype=torch.uint8))
+    wrapped = tv_tensors.BoundingBoxes(whole, format="XYXY", canvas_size=(H, W))
+    sample = Sample(Picture.of(torch.zeros(H, W, 3, dtype=torch.uint8)), whole.numpy(), np.arange(1))
+    torch.manual_seed(0)
+    drawn = []
+    for _ in range(2000):
+        out, box = v2.RandomZoomOut()(image, wrapped)
+        flipped = v2.RandomHorizontalFlip()(wrapped)[0, 0] == 20
+        drawn.append([*out.shape[1:], *box[0, :2], flipped])
+        zoomed = RandomZoomOut()(sample)
+        flipped = RandomHorizontalFlip()(sample).boxes[0, 0] == 20
+        drawn.append([*zoomed.picture.hw, *zoomed.boxes[0, :2], flipped])
+    chances, shapes = [], []
+    for rows in (drawn[::2], drawn[1::2]):
+        height, width, left, top, flipped = np.array(rows, dtype=np.float64).T
+        larger = height > H
+        across, down = (left / (width - W + 1e-9))[larger], (top / (height - H + 1e-9))[larger]
+        chances.append([larger.astype(float), flipped])
+        # its sides, and which shares of the room that it leaves are on the left and above
+        shapes.append([height[larger], width[larger], across, down, across - down])
+    for one, other in zip(*chances, strict=True):
+        assert stats.ks_2samp(one, other).pvalue > 0.01  # 2,000 draws tell 0.5 from 0.44
+    for one, other in zip(*shapes, strict=True):
+        assert stats.ks_2samp(one, other).pvalue > 0.01
+        assert stats.ks_2samp(one, 1.2 * other).pvalue < 0.01  # so many draws tell a fifth apart
+
+
 @pytest.mark.parametrize(
     "op", ["RandomZoomOut", "RandomIoUCrop", "RandomHorizontalFlip", "RandomPhotometricDistort"]
 )

@@ -26,7 +26,9 @@ def test_golden_losses_and_matches() -> None:
     golden = {name[5:]: float(value) for name, value in arrays.items() if name.startswith("loss.")}
     assert set(named) == set(golden) == NAMES and len(golden) == 38
     for name, value in golden.items():
-        assert float(named[name]) == pytest.approx(value, rel=1e-5), name
+        # this one of the golden sums, itself made in float32, is 8.4e-7 away from the sum made in float64
+        most = 2e-6 if name == "loss_ddf_dn_1" else 1e-6
+        assert float(named[name]) == pytest.approx(value, rel=most), name
 
     last = output.layers[-1]
     matches = HungarianMatcher()(last.logits[None], last.boxes_cxcywh[None], targets)

@@ -9,6 +9,7 @@ from criterion_cases import make_output, make_targets
 from ledger import Ledger, watch_copies
 
 from src.nn.criterion import DFINECriterion, HungarianMatcher
+from src.solver.batch_size import kept_bytes
 from src.structures import Targets, TrainOutput
 
 
@@ -35,6 +36,21 @@ def test_number_of_operations_does_not_depend_on_the_depth(class_loss: str) -> N
 def test_number_of_operations_does_not_depend_on_the_objects() -> None:
     few, many = count(3, (1, 0, 0))[0].counts.total(), count(3, (30, 20, 10))[0].counts.total()
     assert few == many
+
+
+def test_memory_grows_with_the_batch_and_never_with_its_square() -> None:
+    """What autograd keeps, and all that the operations give, matcher included."""
+
+    def memory(batch: int) -> tuple[int, int]:
+        torch.manual_seed(0)
+        output, targets = make_output(batch, queries=24, groups=1, max_count=20), make_targets((20,) * batch)
+        criterion = DFINECriterion(HungarianMatcher(), 5)
+        with Ledger() as ledger:
+            kept = kept_bytes(criterion, lambda: criterion(output, targets))
+        return kept, ledger.nbytes
+
+    for small, twice, four_times in zip(memory(8), memory(16), memory(32), strict=True):
+        assert four_times - twice <= 2.02 * (twice - small)  # the pairs of the union vary a little
 
 
 def test_host_waits_once_forward_and_never_backward(monkeypatch: pytest.MonkeyPatch) -> None:
