@@ -9,9 +9,11 @@ from parted import export_parted
 from PIL import Image
 from torch import Tensor, nn
 
-from src.deploy.export.onnx_graph import DeployModel, Exported, export_onnx
+from src import assembly
+from src.deploy.export.onnx_graph import DeployModel, Exported, GraphOptions, export_onnx
 from src.deploy.metadata import ModelCard
 from src.deploy.samples import pictures
+from src.nn.deploy import to_deploy
 from src.structures import ClassNames, Detections, FinalOutput
 
 CARD = ModelCard(ClassNames(("cat", "dog", "owl"), (1, 7, 90)), (64, 96), "tiny")
@@ -87,3 +89,16 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def lab(repo_root: Path, card: ModelCard, tmp_path_factory: pytest.TempPathFactory) -> Lab:
     return make_lab(tmp_path_factory.mktemp("lab"), repo_root, card.classes)
+
+
+@pytest.fixture(scope="session")
+def lab_onnx(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`model.onnx` of the lab's `best.pth`, in a folder of its own."""
+    pytest.importorskip("onnxscript", reason="pip install -r requirements-export.txt")
+    folder = tmp_path_factory.mktemp("lab_onnx")
+    config, path = folder / "best.yml", folder / "model.onnx"
+    config.write_text(torch.load(lab.folder / "best.pth", weights_only=True)["config"])
+    model, postprocessor, classes, experiment = assembly.load_detector(config, lab.folder / "best.pth")
+    card = ModelCard(classes, experiment.eval_spatial_size, "lab", experiment.keep_ratio)
+    export_onnx(DeployModel(to_deploy(model), postprocessor).eval(), path, card, GraphOptions(batch=1))
+    return path

@@ -9,34 +9,23 @@ import pytest
 import torch
 from lab_cases import Lab, annotate
 
-from src import assembly
 from src.data import Origin
 from src.deploy.comparison import files as measured
 from src.deploy.comparison.files import compare_files
 from src.deploy.detector import Detector
-from src.deploy.export.onnx_graph import DeployModel, Exported, GraphOptions, export_onnx
-from src.deploy.metadata import ModelCard
-from src.deploy.runtimes import OpenVinoRuntime
+from src.deploy.export.onnx_graph import Exported
+from src.deploy.runtimes import OpenVinoRuntime, openvino_core
 from src.deploy.scores import coco_numbers
-from src.nn.deploy import to_deploy
 from src.solver.checkpoint import save_checkpoint
 
 
 @pytest.fixture(scope="module")
-def files(lab: Lab) -> list[Path]:
+def files(lab: Lab, lab_onnx: Path) -> list[Path]:
     """`best.pth`, `model.onnx` and `model.xml` of one model."""
-    pytest.importorskip("onnxruntime", reason="pip install -r requirements-export.txt")
     openvino = pytest.importorskip("openvino", reason="pip install -r requirements-openvino.txt")
-    config = lab.folder / "best.yml"
-    config.write_text(torch.load(lab.folder / "best.pth", weights_only=True)["config"])
-    model, postprocessor, classes, experiment = assembly.load_detector(config, lab.folder / "best.pth")
-    size_hw, keep_ratio = experiment.eval_spatial_size, experiment.keep_ratio
-    deploy = DeployModel(to_deploy(model), postprocessor).eval()
-    path = lab.folder / "model.onnx"
-    export_onnx(deploy, path, ModelCard(classes, size_hw, "lab", keep_ratio), GraphOptions(batch=1))
-    graph = openvino.Core().read_model(str(path))
-    openvino.save_model(graph, str(path.with_suffix(".xml")), compress_to_fp16=False)
-    return [lab.folder / "best.pth", path, path.with_suffix(".xml")]
+    path = lab_onnx.with_suffix(".xml")
+    openvino.save_model(openvino_core().read_model(str(lab_onnx)), str(path), compress_to_fp16=False)
+    return [lab.folder / "best.pth", lab_onnx, path]
 
 
 @pytest.fixture(autouse=True)

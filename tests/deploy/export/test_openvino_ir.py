@@ -12,19 +12,17 @@ import torch
 from lab_cases import Lab, annotate
 from parted import export_parted
 
-from src import assembly
 from src.deploy.agreement import FLOAT32, HALF, compare
 from src.deploy.comparison import files
 from src.deploy.detector import Detector
 from src.deploy.export import openvino_ir
-from src.deploy.export.onnx_graph import DeployModel, GraphOptions, export_onnx
+from src.deploy.export.onnx_graph import DeployModel, GraphOptions
 from src.deploy.export.openvino_ir import save_openvino
 from src.deploy.export.quantization import quantize
 from src.deploy.metadata import ModelCard
 from src.deploy.runtimes import OnnxRuntime, OpenVinoRuntime
 from src.deploy.samples import made_up
 from src.deploy.sources import find_pictures
-from src.nn.deploy import to_deploy
 
 pytest.importorskip("openvino", reason="pip install -r requirements-openvino.txt")
 pytest.importorskip("onnxruntime", reason="pip install -r requirements-export.txt")
@@ -152,15 +150,12 @@ def test_the_door_compares_both(
 
 
 def test_the_door_compares_with_the_checkpoint(
-    at_the_door: Callable[..., object], lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    at_the_door: Callable[..., object], lab: Lab, lab_onnx: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     origin = annotate(lab.detector, tmp_path / "set")
-    config, source = tmp_path / "lab.yml", tmp_path / "model.onnx"
-    config.write_text(torch.load(lab.folder / "best.pth", weights_only=True)["config"])
-    model, postprocessor, classes, made = assembly.load_detector(config, lab.folder / "best.pth")
-    card = ModelCard(classes, made.eval_spatial_size, "lab", made.keep_ratio)
-    export_onnx(DeployModel(to_deploy(model), postprocessor).eval(), source, card)
-    named = ("-m", source, "--data", origin.img_folder, origin.ann_file)
+    output = tmp_path / "model.xml"
+    named = ("-m", lab_onnx, "-o", output, "--data", origin.img_folder, origin.ann_file)
     assert at_the_door(*named, "-r", lab.folder / "best.pth") == 0
     assert "agrees with PyTorch (5 pictures, " in capsys.readouterr().out
     report = json.loads((tmp_path / "export.json").read_text())["model.xml"]
