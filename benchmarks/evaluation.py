@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from src import door
+from src.data import read_annotations
 from src.deploy.comparison.timing import interleaved
 from src.evaluation import Backend, CocoEvaluator, CocoMetrics
 from src.structures import ClassNames, Detections
@@ -68,8 +69,9 @@ def dataset(folder: Path, num_pictures: int, num_found: int) -> tuple[Path, Dete
     """An annotation file and the detections [P, num_found] of its pictures, ids 0 to P - 1."""
     random = np.random.default_rng(0)
     made = [picture(random, image_id, num_found) for image_id in range(num_pictures)]
+    side = {"width": SIDE_PX, "height": SIDE_PX}
     content = {
-        "images": [{"id": image_id} for image_id in range(num_pictures)],
+        "images": [{"id": i, "file_name": f"{i}.jpg", **side} for i in range(num_pictures)],
         "annotations": [a for annotations, _ in made for a in annotations],
         "categories": [{"id": i, "name": n} for i, n in zip(CLASSES.ids, CLASSES.names, strict=True)],
     }
@@ -94,7 +96,9 @@ def measure(num_pictures: int, num_found: int, backends: Sequence[Backend], way:
     """The first backend for itself and against each other one, with how far their 12 numbers are apart."""
     with tempfile.TemporaryDirectory() as folder:
         path, found = dataset(Path(folder), num_pictures, num_found)
-        evaluators = {name: CocoEvaluator(path, CLASSES, backend=name) for name in backends}
+        truth = read_annotations(path, scored=True).stated
+        assert truth is not None, "it was read to be scored"
+        evaluators = {name: CocoEvaluator(path, CLASSES, truth, backend=name) for name in backends}
         metrics: dict[str, CocoMetrics] = {}
         calls = [lambda b=b, e=e: metrics.update({b: run(e, found)}) for b, e in evaluators.items()]
         times = interleaved(calls, repeats=way.rounds, warm_up=0, clock=CLOCKS[way.clock])
@@ -106,7 +110,7 @@ def measure(num_pictures: int, num_found: int, backends: Sequence[Backend], way:
     for other, median in zip(others, medians, strict=True):
         numbers = metrics[other].numbers()
         apart = max(abs(numbers[name] - expected[name]) for name in expected)
-        told = f"{other}; the 12 numbers within {apart:.0e}"
+        told = f"{other}; the 12 numbers are {f'within {apart:.0e}' if apart else 'equal'}"
         rows.append(Row(work, told, median / ours, "x", None, False, (ours, median), *way))
     return rows
 

@@ -168,12 +168,9 @@ def build_evaluation(
         pin_memory=device.type == "cuda",
     )
 
-    evaluator = CocoEvaluator(
-        dataset.ann_file,
-        dataset.classes,
-        dataset.annotations.document(),
-        backend=experiment.evaluator.backend,
-    )
+    truth = dataset.annotations.stated
+    assert truth is not None, "it was not read to be scored"
+    evaluator = CocoEvaluator(dataset.ann_file, dataset.classes, truth, backend=experiment.evaluator.backend)
     postprocessor = build_postprocessor(experiment).to(device)
     parts = (loader, postprocessor, evaluator, dataset.classes, device, dataset.picture)
     return Evaluation(*parts, keep_ratio=experiment.keep_ratio)

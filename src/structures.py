@@ -1,12 +1,14 @@
 """What travels between the rooms of the house: one picture's way from the file to its detections.
 
 Legend: B batch, N objects of one picture, T objects of a whole batch, Q queries, C classes,
-K detections kept, R = reg_max + 1 distribution bins.
+K detections kept, R = reg_max + 1 distribution bins, P pictures and G objects of a whole dataset.
 """
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -198,3 +200,37 @@ class ClassNames(NamedTuple):
 
     names: tuple[str, ...]
     ids: tuple[int, ...]
+
+
+class GroundTruth(NamedTuple):
+    """The objects of a dataset as its annotation file states them, crowds and empty boxes too, to be scored.
+
+    Attributes:
+        image_ids: [P] int64, ascending.
+        image_index: [G] int64, row of `image_ids`.
+        labels: [G] int64, contiguous class indices from 0.
+        boxes_xywh_px: [G, 4] float64, left, top, width and height in pixels.
+        areas: [G] float64, the file's `area` (of the mask, where there is one), else width * height.
+        crowd: [G] bool.
+    """
+
+    image_ids: NDArray[np.int64]
+    image_index: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    boxes_xywh_px: NDArray[np.float64]
+    areas: NDArray[np.float64]
+    crowd: NDArray[np.bool_]
+
+    def rows(self, chosen: NDArray[np.int64] | NDArray[np.bool_]) -> "GroundTruth":
+        """These objects of the same pictures."""
+        return self._replace(
+            image_index=self.image_index[chosen],
+            labels=self.labels[chosen],
+            boxes_xywh_px=self.boxes_xywh_px[chosen],
+            areas=self.areas[chosen],
+            crowd=self.crowd[chosen],
+        )
+
+    def num_objects(self, num_classes: int) -> NDArray[np.int64]:
+        """[C] objects of each class, crowd regions left out."""
+        return np.bincount(self.labels[~self.crowd], minlength=num_classes).astype(np.int64)

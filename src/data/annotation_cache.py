@@ -17,14 +17,14 @@ import numpy as np
 import torch
 
 from ..files import replacing
-from ..structures import ClassNames
+from ..structures import ClassNames, GroundTruth
 from .annotations import read_annotations
 from .formats import Source
-from .packed import PackedAnnotations, StatedObjects
+from .packed import PackedAnnotations
 
 logger = logging.getLogger(__name__)
 
-MAGIC = b"DFANN\0\0\3"
+MAGIC = b"DFANN\0\0\4"
 HEADER = 48  # where it begins
 ALIGNMENT = 16  # of the header's end and of every array
 SMALLEST = 8_000_000  # bytes of JSON; less is read within a tenth of a second, and leaves no file behind
@@ -37,13 +37,7 @@ ARRAYS = {
     "labels": np.int64,
     "ends": np.int64,
 }
-STATED = {
-    "owner_ids": np.int64,
-    "category_ids": np.int64,
-    "boxes_xywh_px": np.float64,
-    "areas": np.float64,
-    "crowd": np.bool_,
-}
+STATED = (np.int64, np.int64, np.int64, np.float64, np.float64, np.bool_)  # GroundTruth's, in its order
 
 
 def load_annotations(
@@ -114,8 +108,7 @@ def _write(path: Path, digest: str, packed: PackedAnnotations) -> bool:
     """Put the cache in place in one step; False, with a warning, where it cannot be written."""
     cache = cache_path(path)
     assert cache is not None, "of a user without a home nothing is cached"
-    tensors = [getattr(packed, name) for name in ARRAYS] + list(packed.stated or ())
-    arrays = [tensor.numpy() for tensor in tensors]
+    arrays = [getattr(packed, name).numpy() for name in ARRAYS] + list(packed.stated or ())
     header = {
         "digest": digest,
         "shapes": [array.shape for array in arrays],
@@ -161,13 +154,13 @@ def _read(path: Path, digest: str) -> PackedAnnotations | None:
     if header["digest"] != digest:
         logger.info("the annotation file has changed since %s was made; it is made anew", cache)
         return None
-    tensors: dict[str, torch.Tensor] = {}
-    kinds = [*ARRAYS.items(), *STATED.items()][: len(header["shapes"])]
-    for (name, dtype), shape in zip(kinds, header["shapes"], strict=True):
+    arrays: list[np.ndarray[Any, Any]] = []
+    kinds = [*ARRAYS.values(), *STATED][: len(header["shapes"])]
+    for dtype, shape in zip(kinds, header["shapes"], strict=True):
         array: np.ndarray[Any, Any] = np.frombuffer(data, dtype, math.prod(shape), start)
-        tensors[name] = torch.from_numpy(array.reshape(shape))
+        arrays.append(array.reshape(shape))
         start += array.nbytes + -array.nbytes % ALIGNMENT
     classes = ClassNames(tuple(header["names"]), tuple(header["ids"]))
-    own = {name: tensors.pop(name) for name in ARRAYS}
-    stated = StatedObjects(**tensors) if tensors else None
+    own = {name: torch.from_numpy(array) for name, array in zip(ARRAYS, arrays, strict=False)}
+    stated = GroundTruth(*arrays[len(ARRAYS) :]) if len(arrays) > len(ARRAYS) else None
     return PackedAnnotations(**own, classes=classes, dropped=header["dropped"], stated=stated)

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..structures import ClassNames
+from ..structures import ClassNames, GroundTruth
 from .doctor import Checked, Findings, check_document, check_kind, read_document, strangers
 from .formats import Source
-from .packed import PackedAnnotations, StatedObjects
+from .packed import PackedAnnotations
 
 logger = logging.getLogger(__name__)
 
@@ -90,22 +90,25 @@ def pack(checked: Checked, findings: Findings, *, scored: bool) -> PackedAnnotat
         ends=_ends(np.bincount(objects.position, minlength=len(listed.ids))),
         classes=checked.classes,
         dropped=dropped,
-        stated=_stated(objects.entries) if scored else None,
+        stated=_stated(checked) if scored else None,
     )
 
 
-def _stated(entries: Sequence[dict[str, Any]]) -> StatedObjects:
+def _stated(checked: Checked) -> GroundTruth:
+    entries = checked.objects.entries
+    image_ids = np.unique(np.array(checked.listed.ids, np.int64))
+    owner_ids = np.array([entry["image_id"] for entry in entries], np.int64)
+    category_ids = np.array([entry["category_id"] for entry in entries], np.int64)
     boxes = [entry["bbox"] for entry in entries]
-    areas = [entry.get("area") for entry in entries]
-    return StatedObjects(
-        owner_ids=torch.tensor([entry["image_id"] for entry in entries], dtype=torch.int64),
-        category_ids=torch.tensor([entry["category_id"] for entry in entries], dtype=torch.int64),
-        boxes_xywh_px=torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4),
-        areas=torch.tensor(
-            [box[2] * box[3] if area is None else area for area, box in zip(areas, boxes, strict=True)],
-            dtype=torch.float64,
-        ),
-        crowd=torch.tensor([bool(entry.get("iscrowd", 0)) for entry in entries], dtype=torch.bool),
+    stated = [entry.get("area") for entry in entries]
+    areas = [w * h if area is None else area for area, (_, _, w, h) in zip(stated, boxes, strict=True)]
+    return GroundTruth(
+        image_ids,
+        np.searchsorted(image_ids, owner_ids),
+        np.searchsorted(np.array(checked.classes.ids, np.int64), category_ids),
+        np.array(boxes, np.float64).reshape(-1, 4),
+        np.array(areas, np.float64),
+        np.array([bool(entry.get("iscrowd", 0)) for entry in entries], np.bool_),
     )
 
 
@@ -122,8 +125,9 @@ def follow_classes(packed: PackedAnnotations, classes: ClassNames, path: Path) -
             f"checkpoint), which has {examples(known)}; use the same ids and names in both files"
         )
     label_of = {category_id: k for k, category_id in enumerate(classes.ids)}
-    labels = torch.tensor([label_of[category_id] for category_id in packed.classes.ids])[packed.labels]
-    return packed._replace(labels=labels, classes=classes)
+    labels = torch.tensor([label_of[category_id] for category_id in packed.classes.ids], dtype=torch.int64)
+    stated = packed.stated and packed.stated._replace(labels=labels.numpy()[packed.stated.labels])
+    return packed._replace(labels=labels[packed.labels], classes=classes, stated=stated)
 
 
 def _ends(counts: np.ndarray[Any, Any]) -> Tensor:

@@ -1,31 +1,13 @@
 """The pictures and objects of an annotation file in a few tensors that processes share.
 
-Legend: M pictures, N objects to train on, G objects with crowds and empty boxes, S bytes of all file names.
+Legend: M pictures, N objects to train on, S bytes of all file names.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
-from ..structures import ClassNames
-
-
-class StatedObjects(NamedTuple):
-    """Objects as the annotation file states them, repaired where it could not be read as it is meant.
-
-    Attributes:
-        owner_ids: [G] int64, id of each object's picture.
-        category_ids: [G] int64.
-        boxes_xywh_px: [G, 4] float64, left, top, width and height.
-        areas: [G] float64, the file's `area` (of the mask, where there is one), else width * height.
-        crowd: [G] bool.
-    """
-
-    owner_ids: Tensor
-    category_ids: Tensor
-    boxes_xywh_px: Tensor
-    areas: Tensor
-    crowd: Tensor
+from ..structures import ClassNames, GroundTruth
 
 
 class PackedAnnotations(NamedTuple):
@@ -56,7 +38,7 @@ class PackedAnnotations(NamedTuple):
     ends: Tensor
     classes: ClassNames
     dropped: str = ""
-    stated: StatedObjects | None = None
+    stated: GroundTruth | None = None
 
     def file_name(self, index: int) -> str:
         """The file name of one picture, as the JSON has it."""
@@ -75,13 +57,3 @@ class PackedAnnotations(NamedTuple):
         """Copies of one picture's boxes [n, 4] and labels [n]."""
         start, end = self.ends[index : index + 2].tolist()
         return self.boxes_xyxy_px[start:end].clone(), self.labels[start:end].clone()
-
-    def document(self) -> dict[str, Any]:
-        """What COCO's measure needs of the file, in COCO's form."""
-        assert self.stated is not None, "it was not read to be scored"
-        keys = ("image_id", "category_id", "bbox", "area", "iscrowd")
-        rows = zip(*(column.tolist() for column in self.stated), strict=True)
-        return {
-            "images": [{"id": image_id} for image_id in self.image_ids.tolist()],
-            "annotations": [dict(zip(keys, row, strict=True)) for row in rows],
-        }

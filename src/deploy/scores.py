@@ -75,7 +75,9 @@ def coco_numbers(runtime: Runtime, origin: Origin, *, batch_size: int = BATCH) -
         classes=runtime.classes,
         annotations=pictures.annotations,
     )
-    evaluator = CocoEvaluator(origin.ann_file, runtime.classes, pictures.annotations.document())
+    truth = dataset.annotations.stated
+    assert truth is not None, "it was not read to be scored"
+    evaluator = CocoEvaluator(origin.ann_file, runtime.classes, truth)
     loader = build_eval_loader(dataset, batch_size=batch_size)
     for batch in tqdm(loader, desc="evaluate", unit="batch", disable=not sys.stderr.isatty(), leave=False):
         sizes_hw = runtime_sizes(batch.targets.sizes_hw, runtime.input_hw, keep_ratio=runtime.keep_ratio)

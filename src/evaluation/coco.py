@@ -6,7 +6,7 @@ Legend: B pictures of a batch, K detections of a picture, P pictures, D detectio
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..distributed import barrier, gather_rows, is_distributed, is_main
-from ..structures import ClassNames, Detections
-from .ground_truth import read_ground_truth
+from ..structures import ClassNames, Detections, GroundTruth
 from .matching import Curves, Found
 from .metrics import NAMES, ClassMetrics, CocoMetrics
 from .scored import Scored
@@ -32,20 +31,20 @@ class CocoEvaluator:
     that a sampler gave to several ranks counts once, and rank 0 alone scores.
 
     Args:
-        ann_file: COCO annotation file of the pictures to be evaluated.
-        classes: The classes that the detections' labels count.
-        document: What another format's reader made of `ann_file`, in COCO's form; None reads it as JSON.
+        ann_file: Where the objects were read, for messages.
+        classes: The classes that all labels count.
+        truth: The objects of the pictures to be evaluated.
         backend: What matches and counts, our own arrays or a library; the numbers are the same.
 
     Raises:
-        ValueError: The backend is unknown, or the file is missing, no COCO JSON, or of other classes.
+        ValueError: The backend is unknown.
     """
 
     def __init__(
         self,
         ann_file: str | Path,
         classes: ClassNames,
-        document: dict[str, Any] | None = None,
+        truth: GroundTruth,
         *,
         backend: Backend = "numpy",
     ) -> None:
@@ -54,7 +53,6 @@ class CocoEvaluator:
         self._ann_file = str(ann_file)
         self._classes = classes
         self._backend: Backend = backend
-        truth = read_ground_truth(ann_file, classes, document)
         self._image_ids = truth.image_ids
         self._truth = truth if is_main() else None  # the other ranks need the ids alone
         self._known = frozenset(truth.image_ids.tolist())

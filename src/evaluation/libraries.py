@@ -13,7 +13,7 @@ import pycocotools.coco
 import pycocotools.cocoeval
 from numpy.typing import NDArray
 
-from .ground_truth import GroundTruth
+from ..structures import GroundTruth
 from .matching import Curves, Found
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .ground_truth import GroundTruth
+from ..structures import GroundTruth
 
 PAIRS_AT_ONCE = 1_000_000
 """Detections and objects of a class that are compared in one go, at about 140 bytes a pair."""

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..structures import ClassNames
-from .ground_truth import GroundTruth
+from ..structures import ClassNames, GroundTruth
 from .matching import Curves, Found, Rows, assign
 from .metrics import CocoMetrics
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from .ground_truth import GroundTruth
+from ..structures import GroundTruth
 from .libraries import faster_coco_eval_curves, pycocotools_curves
 from .matching import Curves, Found, array_curves
 

@@ -19,7 +19,7 @@ def page(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "a & <i>run"
     folder.mkdir()
     Image.new("RGB", (900, 1080), "white").save(folder / "curves.png")
-    case = random_scored(folder.with_name("gt.json"), names=NASTY_NAMES)
+    case = random_scored(names=NASTY_NAMES)
     return write_report(case, pictures, folder, about="best.pth, of epoch 3")
 
 

@@ -56,16 +56,18 @@ def test_what_is_to_be_scored_is_kept_as_it_is_stated(disk, reads):
     path = disk.write()
     assert load_annotations(path).stated is None and len(reads) == 1
     for _ in range(2):  # the cache of what is trained on alone does not suffice
-        document = load_annotations(path, scored=True).document()
+        truth = load_annotations(path, scored=True).stated
         assert len(reads) == 2
-        assert [i["id"] for i in document["images"]] == [100, 101, 102]
-        keys = ("image_id", "category_id", "bbox", "area", "iscrowd")
-        assert [tuple(a[key] for key in keys) for a in document["annotations"]] == [
-            (100, 9, [4, 6, 10, 20], 200, False),
-            (101, 9, [5, 6, 10, 20], 200, False),
-            (102, 9, [6, 6, 10, 20], 200, False),
-            (100, 9, [0.1, 0.2, 30.3, 40.7], 17.25, True),
+        assert truth.image_ids.tolist() == [100, 101, 102]
+        assert truth.image_index.tolist() == [0, 1, 2, 0] and truth.labels.tolist() == [2, 2, 2, 2]
+        assert truth.boxes_xywh_px.tolist() == [
+            [4, 6, 10, 20],
+            [5, 6, 10, 20],
+            [6, 6, 10, 20],
+            [0.1, 0.2, 30.3, 40.7],
         ]
+        assert truth.areas.tolist() == [200, 200, 200, 17.25]
+        assert truth.crowd.tolist() == [False, False, False, True]
     assert load_annotations(path).labels.tolist() == [2, 2, 2] and len(reads) == 2
 
 
@@ -73,7 +75,7 @@ def test_a_file_without_objects_can_be_cached(disk, reads):
     disk.document["annotations"] = []
     path = disk.write()
     assert _same(load_annotations(path), load_annotations(path)) and len(reads) == 1
-    assert load_annotations(path, scored=True).document()["annotations"] == []
+    assert load_annotations(path, scored=True).stated.image_index.tolist() == []
 
 
 def test_a_changed_file_makes_the_cache_anew_even_with_the_same_size_and_time(disk, reads, caplog):

@@ -5,14 +5,17 @@ from pathlib import Path
 
 import torch
 
-from src.structures import ClassNames, Detections
+from src.data import read_annotations
+from src.evaluation import Backend, CocoEvaluator
+from src.structures import Detections
 
 EVAL_CASES = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "eval_cases"
 
 
-def classes_of(content: dict) -> ClassNames:
-    categories = sorted(content["categories"], key=lambda category: category["id"])
-    return ClassNames(tuple(c["name"] for c in categories), tuple(c["id"] for c in categories))
+def evaluator_of(path: Path, backend: Backend = "numpy") -> CocoEvaluator:
+    """An evaluator of a COCO file, read as a run reads it."""
+    packed = read_annotations(path, scored=True)
+    return CocoEvaluator(path, packed.classes, packed.stated, backend=backend)
 
 
 def detections(rows: list[tuple[int, list[float], float]], dtype: torch.dtype = torch.float32) -> Detections:
@@ -24,25 +27,24 @@ def detections(rows: list[tuple[int, list[float], float]], dtype: torch.dtype = 
     )
 
 
-def load_case(name: str, dtype: torch.dtype) -> tuple[Path, ClassNames, dict[int, Detections]]:
-    """Annotation file, classes and the detections of every picture of a shared case."""
+def load_case(name: str, dtype: torch.dtype) -> tuple[Path, dict[int, Detections]]:
+    """Annotation file and the detections of every picture of a shared case."""
     ann_file = EVAL_CASES / name / "gt.json"
     content = json.loads(ann_file.read_text())
-    classes = classes_of(content)
-    label_of = {original: label for label, original in enumerate(classes.ids)}
+    label_of = {i: label for label, i in enumerate(sorted(c["id"] for c in content["categories"]))}
     rows = {image["id"]: [] for image in content["images"]}
     for row in json.loads((EVAL_CASES / name / "dt.json").read_text()):
         x, y, w, h = row["bbox"]
         rows[row["image_id"]].append((label_of[row["category_id"]], [x, y, x + w, y + h], row["score"]))
-    return ann_file, classes, {image: detections(found, dtype) for image, found in rows.items()}
+    return ann_file, {image: detections(found, dtype) for image, found in rows.items()}
 
 
-def write_json(path: Path, images: list[int], objects: list[dict], num_classes: int = 1) -> ClassNames:
+def write_json(path: Path, images: list[int], objects: list[dict], num_classes: int = 1) -> None:
     """A COCO file with the least that is allowed: no `info`, `area`, `iscrowd`; category ids 10, 20, ..."""
+    pictures = [{"id": i, "file_name": f"{i}.jpg", "width": 640, "height": 640} for i in images]
     categories = [{"id": 10 * (k + 1), "name": f"class {k}"} for k in range(num_classes)]
-    content = {"images": [{"id": i} for i in images], "annotations": objects, "categories": categories}
+    content = {"images": pictures, "annotations": objects, "categories": categories}
     path.write_text(json.dumps(content))
-    return classes_of(content)
 
 
 def random_case(path: Path, num_images: int = 30, num_classes: int = 4, num_found: int = 130):
@@ -71,6 +73,6 @@ def random_case(path: Path, num_images: int = 30, num_classes: int = 4, num_foun
         own = torch.cat((labels.repeat(8), (uniform(num_found) * num_classes).long()))[:num_found]
         bonus = (torch.arange(num_found) < 8 * count) * 0.3  # those near an object score higher
         batches.append((own, boxes, ((uniform(num_found) * 0.7 + bonus) * 50).round() / 50))
-    classes = write_json(path, [7 * image for image in range(num_images)], objects, num_classes)
+    write_json(path, [7 * image for image in range(num_images)], objects, num_classes)
     labels, boxes, scores = (torch.stack(part) for part in zip(*batches, strict=True))
-    return classes, Detections(labels, boxes, scores)
+    return Detections(labels, boxes, scores)

@@ -1,14 +1,11 @@
 """Evaluations for the report's tests, through the real evaluator."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import torch
 from PIL import Image
 
 from src.evaluation import CocoEvaluator, Scored
-from src.structures import ClassNames, Detections
+from src.structures import ClassNames, Detections, GroundTruth
 
 Box = list[float]
 """Left, top, width and height in pixels."""
@@ -26,7 +23,6 @@ NASTY_NAMES = (
 
 
 def scored(
-    path: Path,
     objects: list[tuple[int, int, Box]],
     found: list[tuple[int, int, Box, float]],
     *,
@@ -35,15 +31,16 @@ def scored(
     crowds: tuple[int, ...] = (),
 ) -> Scored:
     """What an evaluator scored: objects as (picture, label, box), detections with a score at the end."""
-    ids = tuple(range(1, len(names) + 1))
-    rows = [
-        {"id": i, "image_id": image, "category_id": label + 1, "bbox": box, "iscrowd": int(i in crowds)}
-        for i, (image, label, box) in enumerate(objects)
-    ]
-    categories = [{"id": i, "name": name} for i, name in zip(ids, names, strict=True)]
-    images = [{"id": i} for i in range(num_images)]
-    path.write_text(json.dumps({"images": images, "annotations": rows, "categories": categories}))
-    evaluator = CocoEvaluator(path, ClassNames(names, ids))
+    boxes_xywh_px = np.array([box for _, _, box in objects], np.float64).reshape(-1, 4)
+    truth = GroundTruth(
+        np.arange(num_images),
+        np.array([image for image, _, _ in objects], np.int64),
+        np.array([label for _, label, _ in objects], np.int64),
+        boxes_xywh_px,
+        boxes_xywh_px[:, 2] * boxes_xywh_px[:, 3],
+        np.isin(np.arange(len(objects)), crowds),
+    )
+    evaluator = CocoEvaluator("gt.json", ClassNames(names, tuple(range(1, len(names) + 1))), truth)
     of_image: dict[int, list[tuple[int, int, Box, float]]] = {image: [] for image in range(num_images)}
     for row in found:
         of_image[row[0]].append(row)
@@ -58,7 +55,7 @@ def scored(
 
 
 def random_scored(
-    path: Path, *, seed: int = 0, num_images: int = 20, names: tuple[str, ...] = ("cat", "dog", "cow", "hen")
+    *, seed: int = 0, num_images: int = 20, names: tuple[str, ...] = ("cat", "dog", "cow", "hen")
 ) -> Scored:
     """Objects and detections of every kind: right, shifted, of another class, twice, and nowhere near."""
     random = np.random.default_rng(seed)
@@ -72,7 +69,6 @@ def random_scored(
     found_labels = np.where(random.random(3 * count) < 0.75, labels[source], others)
     columns = (images[source], found_labels, moved, random.random(3 * count))
     return scored(
-        path,
         list(zip(images.tolist(), labels.tolist(), boxes.tolist(), strict=True)),
         list(zip(*(column.tolist() for column in columns), strict=True)),
         num_images=num_images,

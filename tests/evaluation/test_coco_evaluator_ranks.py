@@ -4,10 +4,9 @@ import json
 
 import pytest
 import torch
-from evaluation_cases import EVAL_CASES, load_case, random_case
+from evaluation_cases import EVAL_CASES, evaluator_of, load_case, random_case
 from ranks import on_ranks
 
-from src.evaluation import CocoEvaluator
 from src.structures import Detections
 
 pytestmark = pytest.mark.dist
@@ -43,11 +42,11 @@ def evaluate(rank, world, folder):
         names = [case["name"] for case in json.loads((EVAL_CASES / "expected.json").read_text())["cases"]]
     cases = {name: load_case(name, torch.float64) for name in names}
     path = folder / f"gt{rank}.json"
-    classes, batch = random_case(path, num_images=10, num_found=40)
-    cases["random"] = (path, classes, {7 * i: Detections(*(p[i : i + 1] for p in batch)) for i in range(10)})
-    for name, (ann_file, classes, found) in cases.items():
+    batch = random_case(path, num_images=10, num_found=40)
+    cases["random"] = (path, {7 * i: Detections(*(p[i : i + 1] for p in batch)) for i in range(10)})
+    for name, (ann_file, found) in cases.items():
         image_ids = list(found)
-        evaluator = CocoEvaluator(ann_file, classes)
+        evaluator = evaluator_of(ann_file)
         report(evaluator, split(image_ids, rank, world), found)
         results[f"{name} unequal"] = evaluator.compute().to_dict()
         evaluator.reset()
@@ -64,8 +63,8 @@ def test_numbers_do_not_depend_on_processes(tmp_path, world):
     ranks = on_ranks(evaluate, world, tmp_path, world, tmp_path)
     assert all(results == ranks[0] for results in ranks)  # every rank is told everything
 
-    classes, found = random_case(tmp_path / "gt.json", num_images=10, num_found=40)
-    alone = CocoEvaluator(tmp_path / "gt.json", classes)
+    found = random_case(tmp_path / "gt.json", num_images=10, num_found=40)
+    alone = evaluator_of(tmp_path / "gt.json")
     alone.update([7 * i for i in range(10)], found)
     expected = {"random": (alone.compute().numbers(), 1e-9)}
     if EVAL_CASES.is_dir():

@@ -5,9 +5,9 @@ import pytest
 from report_cases import scored
 
 from src.evaluation.errors import KINDS, error_costs, split_errors
-from src.evaluation.ground_truth import GroundTruth
 from src.evaluation.matching import Found, assign
 from src.evaluation.scored import Assigned, assign_objects
+from src.structures import GroundTruth
 
 BOX, SHIFTED, FAR = [0, 0, 10, 10], [5, 0, 10, 10], [50, 50, 10, 10]  # IoU of the first two: 1 / 3
 CAT, DOG = 0, 1
@@ -20,7 +20,7 @@ def kinds_by_score(assigned, split):
     }
 
 
-def hand_made(tmp_path):
+def hand_made():
     objects = [(0, CAT, BOX), (1, CAT, BOX), (2, DOG, BOX), (2, CAT, FAR)]
     found = [
         (0, CAT, BOX, 0.9),
@@ -30,11 +30,11 @@ def hand_made(tmp_path):
         (1, DOG, SHIFTED, 0.5),
         (1, CAT, FAR, 0.95),
     ]
-    return scored(tmp_path / "gt.json", objects, found, num_images=3)
+    return scored(objects, found, num_images=3)
 
 
-def test_each_kind_is_told_apart(tmp_path):
-    assigned = assign_objects(hand_made(tmp_path))
+def test_each_kind_is_told_apart():
+    assigned = assign_objects(hand_made())
     split = split_errors(assigned)
     assert kinds_by_score(assigned, split) == {
         0.9: "right",
@@ -51,8 +51,8 @@ def test_each_kind_is_told_apart(tmp_path):
     assert [score for score, mends in by_score.items() if mends] == [0.6]  # the cat of picture 0 is found
 
 
-def test_what_each_kind_costs(tmp_path):
-    case = hand_made(tmp_path)
+def test_what_each_kind_costs():
+    case = hand_made()
     assigned = assign_objects(case)
     costs = error_costs(assigned, split_errors(assigned))
     # Three cats; the best detection is wrong, the second right, then two wrong ones: precision 1 / 2 up to
@@ -74,9 +74,9 @@ def test_what_each_kind_costs(tmp_path):
     assert costs.false_negatives * 2 * 101 == pytest.approx(101 / 2 - 34 / 2)
 
 
-def test_a_wrong_class_mends_once_for_the_true_class(tmp_path):
+def test_a_wrong_class_mends_once_for_the_true_class():
     found = [(0, DOG, BOX, 0.9), (0, DOG, BOX, 0.8)]
-    case = scored(tmp_path / "gt.json", [(0, CAT, BOX)], found, num_images=1)
+    case = scored([(0, CAT, BOX)], found, num_images=1)
     assigned = assign_objects(case)
     split = split_errors(assigned)
     assert kinds_by_score(assigned, split) == {0.9: "classification", 0.8: "classification"}
@@ -87,9 +87,9 @@ def test_a_wrong_class_mends_once_for_the_true_class(tmp_path):
     assert costs.kinds["missed"] == 0
 
 
-def test_crowds_are_no_errors(tmp_path):
+def test_crowds_are_no_errors():
     objects, found = [(0, CAT, [0, 0, 100, 100]), (0, CAT, FAR)], [(0, CAT, BOX, 0.9), (0, DOG, BOX, 0.8)]
-    case = scored(tmp_path / "gt.json", objects, found, num_images=1, crowds=(0,))
+    case = scored(objects, found, num_images=1, crowds=(0,))
     assigned = assign_objects(case)
     split = split_errors(assigned)
     assert kinds_by_score(assigned, split) == {0.8: "background"}  # the cat is excused, the dog is not
@@ -97,9 +97,9 @@ def test_crowds_are_no_errors(tmp_path):
 
 
 @pytest.mark.parametrize("num_images", [0, 2])
-def test_nothing_found_and_nothing_there(tmp_path, num_images):
+def test_nothing_found_and_nothing_there(num_images):
     objects = [(0, CAT, BOX)] if num_images else []
-    case = scored(tmp_path / "gt.json", objects, [], num_images=num_images)
+    case = scored(objects, [], num_images=num_images)
     assigned = assign_objects(case)
     split = split_errors(assigned)
     costs = error_costs(assigned, split)

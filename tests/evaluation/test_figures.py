@@ -19,8 +19,8 @@ def lines_by_label(figure):
 
 
 @pytest.mark.parametrize("at_50", [True, False])
-def test_the_mean_height_of_a_curve_is_the_evaluators_ap(tmp_path, at_50):
-    case = random_scored(tmp_path / "gt.json")
+def test_the_mean_height_of_a_curve_is_the_evaluators_ap(at_50):
+    case = random_scored()
     metrics = case.metrics
     lines = lines_by_label(figures.precision_recall_of_classes(case, at_50=at_50))
     expected = {row.name: row.AP50 if at_50 else row.AP for row in metrics.classes}
@@ -30,23 +30,23 @@ def test_the_mean_height_of_a_curve_is_the_evaluators_ap(tmp_path, at_50):
     assert {label.rsplit("  ", 1)[1] for label in lines} == {f"{100 * v:.1f}" for v in expected.values()}
 
 
-def test_the_mean_over_the_thresholds_curves_is_ap(tmp_path):
-    case = random_scored(tmp_path / "gt.json")
+def test_the_mean_over_the_thresholds_curves_is_ap():
+    case = random_scored()
     heights = [line.mean() for line in lines_by_label(figures.precision_recall_of_thresholds(case)).values()]
     assert len(heights) == 10
     assert heights[0] == pytest.approx(case.metrics.AP50) and heights[5] == pytest.approx(case.metrics.AP75)
     assert np.mean(heights) == pytest.approx(case.metrics.AP)
 
 
-def test_of_many_classes_the_lines_have_no_names(tmp_path):
-    case = random_scored(tmp_path / "gt.json", names=tuple(f"class {i}" for i in range(40)))
+def test_of_many_classes_the_lines_have_no_names():
+    case = random_scored(names=tuple(f"class {i}" for i in range(40)))
     legend = figures.precision_recall_of_classes(case, at_50=True).axes[0].get_legend()
     present = sum(row.num_objects > 0 for row in case.metrics.classes)
     assert [text.get_text()[:18] for text in legend.get_texts()] == [f"mean of {present} classes "[:18]]
 
 
-def test_bars_stand_for_the_classes_that_have_objects(tmp_path):
-    case = scored(tmp_path / "gt.json", [(0, 0, [0, 0, 9, 9])], [(0, 0, [0, 0, 9, 9], 0.9)], num_images=1)
+def test_bars_stand_for_the_classes_that_have_objects():
+    case = scored([(0, 0, [0, 0, 9, 9])], [(0, 0, [0, 0, 9, 9], 0.9)], num_images=1)
     axes = figures.class_bars(case.metrics.classes).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["cat  (1)"]
     assert sorted(bar.get_width() for bar in axes.patches) == pytest.approx([100, 100])
@@ -54,7 +54,7 @@ def test_bars_stand_for_the_classes_that_have_objects(tmp_path):
 
 def test_any_name_can_be_drawn(tmp_path, caplog):
     names = tuple(name.encode("utf-8", "replace").decode() for name in NASTY_NAMES)  # as the report does
-    case = random_scored(tmp_path / "gt.json", names=names)
+    case = random_scored(names=names)
     matrix = np.eye(len(names) + 1, dtype=np.int64)
     legend = figures.precision_recall_of_classes(case, at_50=True).axes[0].get_legend()
     assert len(legend.get_texts()) == len(names) + 1  # and the mean

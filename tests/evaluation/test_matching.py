@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from src.evaluation.ground_truth import GroundTruth
 from src.evaluation.libraries import pycocotools_curves
 from src.evaluation.matching import Found, array_curves
+from src.structures import GroundTruth
 
 NUM_IMAGES = 12
 

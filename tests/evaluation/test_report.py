@@ -72,7 +72,7 @@ def read_report(case, folder, pictures=pictures):
 
 
 def test_the_report_says_the_evaluators_numbers(tmp_path):
-    case = random_scored(tmp_path / "gt.json")
+    case = random_scored()
     (tmp_path / "run").mkdir()
     Image.new("RGB", (30, 20)).save(tmp_path / "run" / "curves.png")
     found = read_report(case, tmp_path / "run")
@@ -94,7 +94,7 @@ def missing_tiles(case):
 
 
 def test_names_are_words_whatever_they_hold(tmp_path):
-    found = read_report(random_scored(tmp_path / "gt.json", names=NASTY_NAMES), tmp_path / "a & <b>run")
+    found = read_report(random_scored(names=NASTY_NAMES), tmp_path / "a & <b>run")
     for word in (
         "<script>alert(1)</script>",
         "猫 & 狗",
@@ -109,14 +109,14 @@ def test_names_are_words_whatever_they_hold(tmp_path):
 
 
 def test_an_empty_set(tmp_path):
-    found = read_report(scored(tmp_path / "gt.json", [], [], num_images=0), tmp_path / "run")
+    found = read_report(scored([], [], num_images=0), tmp_path / "run")
     assert "0 pictures, 0 objects of 2 classes, 0 detections" in found.words
     assert "There are no pictures." in found.words
     assert len(found.sources) == 7
 
 
 def test_nothing_found(tmp_path):
-    case = scored(tmp_path / "gt.json", [(0, 0, [5, 5, 30, 40])], [], num_images=2, names=("cat",))
+    case = scored([(0, 0, [5, 5, 30, 40])], [], num_images=2, names=("cat",))
     found = read_report(case, tmp_path / "run")
     assert "0.0AP" in found.words and "0 detections" in found.words
     assert "no detection is right here, and 0.500 is taken" in found.words
@@ -124,7 +124,7 @@ def test_nothing_found(tmp_path):
 
 
 def test_nothing_to_find(tmp_path):
-    case = scored(tmp_path / "gt.json", [], [(0, 0, [5, 5, 30, 40], 0.9)], num_images=1, names=("cat",))
+    case = scored([], [(0, 0, [5, 5, 30, 40], 0.9)], num_images=1, names=("cat",))
     found = read_report(case, tmp_path / "run")
     assert "–AP" in found.words
     assert "background00.0" not in found.words
@@ -133,7 +133,7 @@ def test_nothing_to_find(tmp_path):
 def test_boxes_at_and_beyond_the_edge_of_a_tiny_picture(tmp_path):
     objects = [(0, 0, [0, 0, 1, 1]), (1, 0, [2, 2, 500, 500])]
     found = [(0, 0, [-50, -50, 20, 20], 0.9), (1, 0, [900, 900, 5, 5], 0.8), (1, 1, [0, 0, 3, 0.2], 0.7)]
-    case = scored(tmp_path / "gt.json", objects, found, num_images=2)
+    case = scored(objects, found, num_images=2)
     read_report(case, tmp_path / "run", lambda image_id: ("1.png", Image.new("L", (3 + image_id, 2))))
 
 
@@ -145,7 +145,7 @@ def test_many_pictures_and_classes(tmp_path):
         return pictures(image_id)
 
     names = tuple(f"class {i}" for i in range(80))
-    case = random_scored(tmp_path / "gt.json", num_images=1000, names=names)
+    case = random_scored(num_images=1000, names=names)
     found = read_report(case, tmp_path / "run", counting)
     assert "1000 pictures, 4000 objects of 80 classes" in found.words
     assert len(asked) == 12 + 6 * 8  # what is shown is read, and nothing else

@@ -2,6 +2,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,7 +13,7 @@ from src.evaluation import CocoEvaluator
 from src.solver.checkpoint import save_checkpoint
 from src.solver.evaluate import Evaluation
 from src.solver.precision import Precision
-from src.structures import Batch, ClassNames, Detections, FinalOutput, Targets
+from src.structures import Batch, ClassNames, Detections, FinalOutput, GroundTruth, Targets
 
 CPU = torch.device("cpu")
 
@@ -33,13 +34,10 @@ class Detector(nn.Module):
         return FinalOutput(product[..., :1], torch.cat((product, product), -1))
 
 
-def evaluation(tmp_path: Path, seen: list[torch.dtype]) -> Evaluation:
+def evaluation(seen: list[torch.dtype]) -> Evaluation:
     """One picture of 20 x 10 pixels with an object in its middle half, and what finds exactly that."""
-    objects = '[{"id": 1, "image_id": 4, "category_id": 9, "bbox": [5.0, 2.5, 10.0, 5.0]}]'
-    path = tmp_path / "instances.json"
-    path.write_text(
-        f'{{"images": [{{"id": 4}}], "annotations": {objects}, "categories": [{{"id": 9, "name": "x"}}]}}'
-    )
+    one, box = np.array([0]), np.array([[5.0, 2.5, 10.0, 5.0]])
+    truth = GroundTruth(np.array([4]), one, one, box, np.array([50.0]), one > 0)
 
     def postprocess(output: FinalOutput, sizes_hw: Tensor) -> Detections:
         seen.extend((output.logits.dtype, output.boxes_cxcywh.dtype))
@@ -54,16 +52,17 @@ def evaluation(tmp_path: Path, seen: list[torch.dtype]) -> Evaluation:
     targets = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), (0,), (4,), ((10, 20),))
     batch = Batch(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), targets)
     classes = ClassNames(("x",), (9,))
-    return Evaluation([batch], postprocess, CocoEvaluator(path, classes), classes, CPU, pictures)
+    evaluator = CocoEvaluator("instances.json", classes, truth)
+    return Evaluation([batch], postprocess, evaluator, classes, CPU, pictures)
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_the_model_runs_in_the_precision_and_its_output_is_scored_in_float32(
-    tmp_path: Path, dtype: torch.dtype | None
+    dtype: torch.dtype | None,
 ) -> None:
     model = Detector()
     seen: list[torch.dtype] = []
-    metrics, _ = evaluation(tmp_path, seen)(model, Precision("cpu", dtype))
+    metrics, _ = evaluation(seen)(model, Precision("cpu", dtype))
     assert model.ran_in == [dtype or torch.float32]
     assert seen == [torch.float32, torch.float32]
     assert metrics.AP == pytest.approx(1)

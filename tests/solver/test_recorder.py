@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -21,7 +22,7 @@ from src.solver import recorder
 from src.solver.logs import MetricsLog
 from src.solver.recorder import Recorder, record_test
 from src.solver.summary import closing_words
-from src.structures import ClassNames, Detections
+from src.structures import ClassNames, Detections, GroundTruth
 
 CPU = torch.device("cpu")
 CHARTS = ("precision_recall", "precision_recall_50", "precision_recall_thresholds", "scores", "classes")
@@ -60,11 +61,11 @@ def test_training_and_test_only_leave_all_that_one_looks_at(
     assert str(output / "best.pth") in page and 'id="training"' not in page
 
 
-def evaluated(folder: Path) -> Any:
+def evaluated() -> Any:
     """What a trainer holds after an evaluation of one picture, without a model."""
-    path = folder / "instances.json"
-    path.write_text('{"images": [{"id": 4}], "annotations": [], "categories": [{"id": 9, "name": "x"}]}')
-    evaluator = CocoEvaluator(path, ClassNames(("x",), (9,)))
+    none = np.zeros(0, np.int64)
+    truth = GroundTruth(np.array([4]), none, none, np.zeros((0, 4)), np.zeros(0), none > 0)
+    evaluator = CocoEvaluator("instances.json", ClassNames(("x",), (9,)), truth)
     nothing = Detections(torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, 0, 4), torch.zeros(1, 0))
     evaluator.update([4], nothing)
     metrics = evaluator.compute()
@@ -83,7 +84,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_the_best_is_reported_at_the_end_once(tmp_path: Path, told: list[str]) -> None:
     with Recorder(tmp_path, None, resume_step=0) as written:
         for epoch in (0, 3):
-            written.best(epoch, evaluated(tmp_path))
+            written.best(epoch, evaluated())
         assert told == []
     assert told == ["best.pth, of epoch 3"]
 
@@ -96,7 +97,7 @@ def test_a_long_run_is_reported_on_its_way(
     with Recorder(tmp_path, None, resume_step=0) as written:
         for epoch in range(6):
             clock.now += 250
-            written.best(epoch, evaluated(tmp_path))
+            written.best(epoch, evaluated())
         assert told == ["best.pth, of epoch 2", "best.pth, of epoch 5"]
         clock.now += 1
 
@@ -106,7 +107,7 @@ def test_an_interrupted_run_is_reported_and_a_broken_one_is_not(
     tmp_path: Path, told: list[str], error: BaseException, reports: int
 ) -> None:
     with pytest.raises(type(error)), Recorder(tmp_path, None, resume_step=0) as written:
-        written.best(0, evaluated(tmp_path))
+        written.best(0, evaluated())
         raise error
     assert len(told) == reports
 
@@ -118,7 +119,7 @@ def test_without_an_evaluation_there_is_no_report(tmp_path: Path, told: list[str
 
 
 def test_a_test_beside_a_running_training_keeps_its_lines(tmp_path: Path, told: list[str]) -> None:
-    done = evaluated(tmp_path)
+    done = evaluated()
     with MetricsLog(tmp_path) as training:
         training.write({"kind": "train", "step": 1, "loss": 3.0})
         record_test(tmp_path, done, done.metrics, Path("best.pth"), step=0)
@@ -130,16 +131,16 @@ def test_a_test_beside_a_running_training_keeps_its_lines(tmp_path: Path, told: 
 
 def test_a_test_after_a_killed_training_drops_its_half_line(tmp_path: Path, told: list[str]) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"kind": "train", "step": 7}\n{"kind": "tr')
-    done = evaluated(tmp_path)
+    done = evaluated()
     record_test(tmp_path, done, done.metrics, Path("best.pth"), step=0)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["kind"] for line in lines] == ["train", "test"]
     assert told == ["best.pth"]
 
 
-def record_on_rank(rank: int, folder: Path) -> dict[str, Any]:
+def record_on_rank(_: int, folder: Path) -> dict[str, Any]:
     """Both ways to a report, on a rank that has scored and on one that has not."""
-    done = evaluated(folder / f"in{rank}")
+    done = evaluated()
     with Recorder(folder / "run", str(folder / "board"), resume_step=0) as written:
         written.best(0, done)
     after_training = (folder / "run" / "report.html").exists()
@@ -153,8 +154,6 @@ def record_on_rank(rank: int, folder: Path) -> dict[str, Any]:
 
 @pytest.mark.dist
 def test_the_main_rank_writes_and_the_others_wait_for_it(tmp_path: Path) -> None:
-    for rank in range(2):
-        (tmp_path / f"in{rank}").mkdir()
     results = on_ranks(record_on_rank, 2, tmp_path, tmp_path)
     assert results == [
         {"scored": True, "reports": True, "world": 2},

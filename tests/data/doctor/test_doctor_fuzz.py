@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from src.data import read_annotations
 from src.data.doctor import diagnose
-from src.evaluation.ground_truth import read_ground_truth
 
 SCALARS = st.one_of(
     st.none(),
@@ -75,7 +74,7 @@ def check(folder: Path, data: Dataset, text: str) -> None:
     for k, (h, w) in enumerate(packed.sizes_hw.tolist()):
         own, _ = packed.objects(k)
         assert not len(own) or (float(own[:, [0, 2]].max()) <= w and float(own[:, [1, 3]].max()) <= h)
-    truth = read_ground_truth(path, packed.classes, packed.document())
+    truth = packed.stated
     assert bool((truth.boxes_xywh_px[:, 2:] >= 0).all()) and bool((truth.areas >= 0).all())
 
 

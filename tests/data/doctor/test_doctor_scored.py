@@ -7,9 +7,9 @@ import torch
 from doctor_zoo import ZOO, Dataset, broken
 
 from src.data import read_annotations
-from src.data.annotations import read_repaired
+from src.data.annotations import follow_classes, read_repaired
 from src.evaluation import CocoEvaluator
-from src.structures import Detections
+from src.structures import ClassNames, Detections
 
 BACKENDS = ("numpy", "pycocotools", "faster_coco_eval")
 REPAIRED = sorted(
@@ -23,7 +23,7 @@ def perfect_score(data: Dataset, split: str, backend: str) -> float:
     """AP of the very boxes that are trained on, as detections."""
     path = data.json(split)
     packed = read_annotations(path, scored=True)
-    evaluator = CocoEvaluator(path, packed.classes, packed.document(), backend=backend)
+    evaluator = CocoEvaluator(path, packed.classes, packed.stated, backend=backend)
     for k, image_id in enumerate(packed.image_ids.tolist()):
         boxes, labels = packed.objects(k)
         evaluator.update([image_id], Detections(labels[None], boxes[None], torch.full((1, len(labels)), 0.9)))
@@ -57,6 +57,17 @@ def test_pycocotools_by_itself_loses_the_match_with_id_0(tmp_path):
 def test_repaired_boxes_are_scored_as_they_are_trained_on(name, tmp_path):
     data, _ = broken(name, tmp_path / "data")
     assert perfect_score(data, "train", "numpy") == pytest.approx(1)
+
+
+def test_what_is_scored_follows_the_training_sets_classes(tmp_path):
+    data = Dataset(tmp_path / "data")
+    data.write()
+    packed = read_annotations(data.json("train"), scored=True)
+    names, ids = packed.classes
+    classes = ClassNames(("other", *names[::-1]), (999, *ids[::-1]))
+    followed = follow_classes(packed, classes, data.json("train"))
+    expected = [len(ids) - label for label in packed.stated.labels.tolist()]
+    assert len(set(expected)) > 1 and followed.stated.labels.tolist() == expected
 
 
 def test_boxes_that_cocos_tools_can_read_are_scored_as_the_file_has_them(tmp_path):

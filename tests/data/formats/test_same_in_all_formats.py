@@ -16,7 +16,6 @@ import train
 from src import assembly, distributed, door
 from src.data import CocoDetection, build_pipeline, read_annotations
 from src.data.formats import recognise
-from src.evaluation.ground_truth import read_ground_truth
 from src.solver.checkpoint import save_checkpoint
 from src.solver.evaluate import Evaluation
 from src.solver.precision import choose_precision
@@ -135,7 +134,8 @@ def test_the_evaluation_knows_the_same_objects(copies: Copies, config: Path) -> 
         metrics, _ = evaluation(
             model.eval(), choose_precision(torch.device("cpu"), use_amp=False, dtype="auto")
         )
-        truth = read_ground_truth(folder, evaluation.classes, recognise(folder).read("val").document)
+        assert evaluation.evaluator.scored is not None
+        truth = evaluation.evaluator.scored.truth
         found[name] = [metrics.numbers(), *(part.tolist() for part in truth[1:]), evaluation.classes.names]
     assert sum(found["coco"][4]) > 0  # areas
     assert found["roboflow"] == found["yolo"] == found["voc"] == found["coco"]
