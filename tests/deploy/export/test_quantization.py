@@ -7,16 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from parted import export_parted
 
-from src.deploy.comparison import files
+from src.deploy.comparison import conversion, files
 from src.deploy.detector import Detector
+from src.deploy.export import quantization
 from src.deploy.export.onnx_graph import DeployModel, GraphOptions
 from src.deploy.export.quantization import KEPT_FLOAT, METHODS, quantize
 from src.deploy.metadata import ModelCard
+from src.deploy.predictor import prepare
 from src.deploy.runtimes import OnnxRuntime
-from src.deploy.samples import made_up
-from src.deploy.sources import find_pictures
+from src.deploy.samples import Samples, made_up
+from src.deploy.sources import find_pictures, read
 
 onnx = pytest.importorskip("onnx", reason="pip install -r requirements-export.txt")
 pytest.importorskip("onnxruntime", reason="pip install -r requirements-export.txt")
@@ -142,6 +145,44 @@ def test_values_that_are_not_finite_leave_no_file(
     with pytest.raises(ValueError, match="not finite"):
         quantize(tmp_path / "broken.onnx", tmp_path / "out" / "int8.onnx", find_pictures(photographs))
     assert not (tmp_path / "out").exists()
+
+
+def test_it_is_tried_on_the_pictures_it_was_calibrated_on(
+    parted_file: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Samples] = []
+    monkeypatch.setattr(quantization, "try_out", lambda *arguments: tried.append(arguments[2]))
+    quantize(parted_file, tmp_path / "int8.onnx", find_pictures(photographs)[1:3])
+    images = [frame.image for frame in read(list(find_pictures(photographs)[1:3]))]
+    torch.testing.assert_close(tried[0].images, prepare(images, (64, 96))[0], atol=0, rtol=0)
+    assert tried[0].sizes_hw.tolist() == [[47, 60], [46, 60]]
+
+
+def test_the_door_takes_the_checkpoint_into_the_table(
+    parted_file: Path, photographs: Path, repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def compared(paths: list[Path], *, config: Path, **_: object) -> None:
+        raise ValueError(f"{', '.join(path.name for path in paths)} by {config}")
+
+    monkeypatch.setattr(conversion, "compare_files", compared)
+    door = repo_root / "tools/deployment/quantize.py"
+    options = [
+        "--pictures",
+        photographs,
+        "-r",
+        "best.pth",
+        "-c",
+        "best.yml",
+        "-o",
+        tmp_path / "new" / "q.onnx",
+    ]
+    monkeypatch.setattr(sys, "argv", [str(one) for one in (door, "-m", parted_file, *options)])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(door), run_name="__main__")
+    assert end.value.code == 2
+    assert "best.pth, parted.onnx, q.onnx by best.yml" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_door_tells_the_price(
