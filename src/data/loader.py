@@ -1,6 +1,7 @@
 """From a dataset to batches, through worker processes."""
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,9 +13,15 @@ from torch.utils.data import DataLoader, Sampler
 from ..structures import Batch, Target
 from .coco import CocoDetection
 from .collate import collate
-from .decode import PictureError
 from .mixing import Chances
 from .sampler import EvalBatches, TrainBatches
+
+# torch gives a worker's error as its traceback in one string, of which the user needs the message alone; the
+# lines of a traceback are indented, up to the error's name
+TRACEBACK = re.compile(
+    r"\ACaught \w+ in DataLoader worker .*Traceback \(most recent call last\):\n(?: [^\n]*\n|\n)+[^\s:]+: ",
+    re.DOTALL,
+)
 
 
 class TrainLoader:
@@ -183,6 +190,5 @@ def _leave_signals_to_the_main_process(worker: int) -> None:  # noqa: ARG001 (to
 def _iterate(loader: "DataLoader[tuple[Tensor, Target]]") -> Iterator[Batch]:
     try:
         yield from loader
-    except PictureError as error:
-        # a worker's error arrives as its traceback in one string; the user needs its last paragraph
-        raise ValueError(str(error).rsplit(f"{PictureError.__name__}: ", maxsplit=1)[-1].strip()) from error
+    except ValueError as error:
+        raise ValueError(TRACEBACK.sub("", str(error)).rstrip()) from error

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
-from src.data import build_eval_loader, build_train_loader
+from src.data import CocoDetection, PictureError, build_eval_loader, build_train_loader
 
 
 def _epoch(loader):
@@ -87,6 +88,42 @@ def test_a_truncated_jpeg_is_one_paragraph_with_file_and_remedy(disk, num_worker
     ) as caught:
         list(loader)
     assert "\n" not in str(caught.value) and "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("ops", "said"),
+    [
+        ((), "cannot be one batch: 50x80, 60x80 "),
+        ((("PadToSize", {"size": (55, 80)}),), "PadToSize: a picture of 60x80 "),
+    ],
+)
+def test_a_worker_tells_a_fault_in_the_words_of_the_main_process(disk, ops, said):
+    Image.new("RGB", (80, 60)).save(disk.folder / "images" / "1.png")
+    disk.document["images"][1]["height"] = 60
+    told = []
+    for num_workers in (0, 1):
+        loader = build_train_loader(disk.dataset(ops), batch_size=3, num_workers=num_workers)
+        with pytest.raises(ValueError, match=said) as caught:
+            list(loader)
+        told.append(str(caught.value))
+    assert told[0] == told[1] and "\n" not in told[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forked workers")
+def test_a_workers_message_of_several_paragraphs_stays_whole(disk, monkeypatch):
+    """Also of an error that another one caused, and whose class is not a builtin."""
+
+    def fail(*_):
+        try:
+            raise KeyError("x")
+        except KeyError as error:
+            raise PictureError("one: two\n\n  three: four\nfive: six") from error
+
+    monkeypatch.setattr(CocoDetection, "__getitem__", fail)
+    loader = build_eval_loader(disk.dataset(), batch_size=3, num_workers=1)
+    with pytest.raises(ValueError, match="one") as caught:
+        list(loader)
+    assert str(caught.value) == "one: two\n\n  three: four\nfive: six"
 
 
 def test_too_few_pictures_are_refused(disk):
