@@ -1,11 +1,15 @@
 """What every test can use: the repository on the path, and the material outside it."""
 
 import logging
+import os
+import shutil
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
 if str(REPO_ROOT) not in sys.path:
@@ -36,3 +40,14 @@ def _logging_as_before() -> Iterator[None]:
     for handler in [handler for handler in root.handlers if type(handler).__module__.startswith("src.")]:
         root.removeHandler(handler)
         handler.close()
+
+
+@pytest.fixture
+def inductor() -> Iterator[None]:
+    """PyTorch's compiler as users run it, with nothing compiled yet; skipped where it cannot work."""
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler) is None or not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        pytest.skip(f"Inductor needs a C++ compiler ({compiler}) and Python's headers")
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()

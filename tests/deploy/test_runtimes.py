@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
+from torch._inductor import metrics
 
 from src.deploy.agreement import compare
 from src.deploy.export.onnx_graph import DeployModel, Exported
@@ -113,3 +114,20 @@ def test_a_compiled_model_detects_the_same(
         torch.testing.assert_close(one, other)
     assert counter.frame_count == 1
     assert stated == {"mode": "reduce-overhead", "fullgraph": True}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("inductor")
+def test_what_inductor_makes_of_a_model_detects_the_same(tiny: DeployModel, card: ModelCard) -> None:
+    metrics.reset()
+    plain, compiled = (
+        TorchRuntime(tiny.model, tiny.postprocessor, card.classes, card.input_hw, compiled=compiled)
+        for compiled in (False, True)
+    )
+    for seed in (5, 6):
+        images, sizes_hw = pictures(2, (64, 96), seed=seed), torch.tensor([[480, 640], [333, 100]])
+        expected, given = plain.run(images, sizes_hw), compiled.run(images, sizes_hw)
+        torch.testing.assert_close(given.labels, expected.labels)
+        torch.testing.assert_close(given.scores, expected.scores, rtol=0, atol=1e-5)
+        torch.testing.assert_close(given.boxes_xyxy_px, expected.boxes_xyxy_px, rtol=0, atol=1e-2)
+    assert metrics.generated_kernel_count > 0
