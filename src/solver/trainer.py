@@ -167,7 +167,8 @@ class Trainer:
                 if run.bad_steps:
                     self._tell_bad_step(result, batches, size, seed)
                 run.step_in_epoch += 1
-                run.window.append(result.told)
+                if result.finite:  # on all ranks, or on none: their windows stay equally long
+                    run.window.append(result.told)
                 progress.advance(images=sum(b.images.shape[0] for b in batches) * distributed.world_size())
                 if run.step_in_epoch % s.print_freq == 0 or run.step_in_epoch == self.steps_per_epoch:
                     self._tell(result, recorder, progress)
@@ -176,6 +177,8 @@ class Trainer:
             self.parts.guidance.end_epoch()
 
     def _tell(self, result: StepResult, recorder: Recorder, progress: Progress) -> None:
+        if not self.run.window:  # all steps since the last line were skipped
+            return
         values = distributed.mean_over_ranks(torch.stack(self.run.window).mean(0)).tolist()
         self.run.window.clear()
         rates = [float(rate) for rate in self.step.schedule.get_last_lr()]

@@ -1,14 +1,18 @@
 """Steps that are not finite: nothing moves, and the file that is kept repeats them."""
 
+import itertools
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from step_cases import make_batch, make_detector, make_step, snapshot, split
+from torch import Tensor
 
 from src import assembly
 from src.data import to_device_images
@@ -154,6 +158,27 @@ def test_a_kept_step_is_repeated_by_one_command(tiny_config: Callable[..., Path]
     losses = torch.tensor(list(bad.losses.values()))
     torch.testing.assert_close(again.losses, losses, rtol=0, atol=0, equal_nan=True)
     assert bad_gradients(fresh) == bad.gradients
+
+
+def test_a_skipped_step_is_left_out_of_the_log(
+    tiny_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where no step is left to tell of."""
+    forward, calls, told = DFINECriterion.forward, itertools.count(1), []
+
+    def spoil(*args: Any) -> dict[str, Tensor]:
+        found, call = forward(*args), next(calls)
+        told.append(sum(loss.item() for loss in found.values()))
+        return {name: loss * float("nan") for name, loss in found.items()} if call in (2, 5, 6) else found
+
+    monkeypatch.setattr(DFINECriterion, "forward", spoil)
+    experiment = assembly.load(tiny_config())
+    assembly.build_trainer(experiment, torch.device("cpu")).fit()
+    records = map(json.loads, (Path(experiment.output_dir) / "metrics.jsonl").read_text().splitlines())
+    lines = [record for record in records if record["kind"] == "train"]
+    assert [line["step"] for line in lines] == [2, 4, 8]
+    wanted = [told[0], (told[2] + told[3]) / 2, (told[6] + told[7]) / 2]
+    assert [line["loss"] for line in lines] == pytest.approx(wanted, rel=1e-5)
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
