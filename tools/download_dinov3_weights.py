@@ -1,7 +1,6 @@
 """Download DINOv3's weights: timm's copies, or Meta's file by the link in its e-mail (--url)."""
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from src import door
 from src.setup.downloads import ALL, MODELS, download, next_step
 from src.setup.licence import SUMMARY, require_acceptance
+from src.solver.logs import setup_logging
 
 
 def parse() -> argparse.Namespace:
@@ -27,8 +27,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Parse, ask for the licence, download, say what to do next."""
     args = parse()
-    logging.basicConfig(format="%(levelname)s: %(message)s")
-    logging.getLogger("src").setLevel(logging.INFO)  # the hub's client would tell every request
+    setup_logging(None)
     require_acceptance(args.accept_license)
     print(SUMMARY)
     print(next_step(download(args.model, args.url, args.output_dir)))

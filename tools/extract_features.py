@@ -1,7 +1,6 @@
 """Save a DINOv3 teacher's features of pictures, those of a folder or a COCO file; go on where it stopped."""
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
@@ -9,6 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import distributed, door
 from src.deploy.feature_extraction import extract_to_folder, list_pictures
+from src.solver.logs import setup_logging
 from src.teachers import build_teacher, read_knobs
 
 
@@ -41,8 +41,7 @@ def main() -> None:
             f"no folder for the features: give -o FOLDER, or feature_output_dir in {args.config}"
         )
     device = distributed.start(args.device or knobs.get("device"))
-    level = logging.INFO if distributed.is_main() else logging.ERROR
-    logging.basicConfig(level=level, format="%(levelname)s: %(message)s")
+    setup_logging(None)
     pictures = list_pictures(args.img_folder, args.ann_file, tuple(args.size))
     teacher = build_teacher({**knobs, "device": str(device)})
     done = extract_to_folder(

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import logging
 import os
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 from src import door
 from src.deploy import Detector
 from src.deploy.extras import require
+from src.solver.logs import setup_logging
 
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
@@ -52,7 +52,7 @@ def main() -> None:
     from src.serving import Limits, Service, build_app, bytes_of, read_token, serve
 
     args = parse(Limits())
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    setup_logging(None)
     token = read_token(args.token_file, os.environ.get("DFINE_TOKEN"))
     limits = Limits(
         bytes_of(args.max_upload_mb), args.max_pixels, args.max_pictures, args.max_waiting, args.timeout_s

@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from src import assembly, door
 from src.deploy import DeployModel, GraphOptions, ModelCard, export_verified, origin_of, samples_of
 from src.nn.deploy import to_deploy
+from src.solver.logs import setup_logging
 
 
 def parse() -> argparse.Namespace:
@@ -44,7 +45,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Parse, export, say what was written."""
     args = parse()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    setup_logging(None)
     model, postprocessor, classes, experiment = assembly.load_detector(args.config, args.resume, args.update)
     if args.resume is None:
         logging.warning("no checkpoint was named with -r: the exported weights are random")

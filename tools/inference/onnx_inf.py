@@ -8,6 +8,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from src import door
 from src.deploy import Detector, OnnxRuntime, save_results
+from src.deploy.detector import THRESHOLD
+from src.solver.logs import setup_logging
 
 
 def parse() -> argparse.Namespace:
@@ -31,7 +33,7 @@ def parse() -> argparse.Namespace:
         help="picture, folder, 'pattern*.jpg', video, or a camera's number",
     )
     add("-o", "--output", type=Path, default=Path("output/predictions"), help="folder (%(default)s)")
-    add("--threshold", type=float, default=0.4, help="least score of a detection (%(default)s)")
+    add("--threshold", type=float, default=THRESHOLD, help="least score of a detection (%(default)s)")
     add("--batch-size", type=int, default=1, help="pictures at a time (%(default)s)")
     add("--threads", type=int, default=0, help="threads; 0: one for each core (%(default)s)")
     return parser.parse_args()
@@ -40,6 +42,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Parse, detect, say where the results are."""
     args = parse()
+    setup_logging(None)
     detector = Detector(OnnxRuntime(args.model, num_threads=args.threads))
     done = save_results(
         detector, args.input, args.output, threshold=args.threshold, batch_size=args.batch_size

@@ -8,6 +8,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from src import door
 from src.deploy import Detector, OpenVinoRuntime, save_results
+from src.deploy.detector import THRESHOLD
+from src.solver.logs import setup_logging
 
 
 def parse() -> argparse.Namespace:
@@ -34,7 +36,7 @@ def parse() -> argparse.Namespace:
         help="picture, folder, 'pattern*.jpg', video, or a camera's number",
     )
     add("-o", "--output", type=Path, default=Path("output/predictions"), help="folder (%(default)s)")
-    add("--threshold", type=float, default=0.4, help="least score of a detection (%(default)s)")
+    add("--threshold", type=float, default=THRESHOLD, help="least score of a detection (%(default)s)")
     add("--batch-size", type=int, default=1, help="pictures at a time (%(default)s)")
     add("--threads", type=int, default=0, help="threads; 0: one for each core (%(default)s)")
     add("--bfloat16", action="store_true", help="calculate in bfloat16: faster, and less exact")
@@ -44,6 +46,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Parse, detect, say where the results are."""
     args = parse()
+    setup_logging(None)
     detector = Detector(OpenVinoRuntime(args.model, num_threads=args.threads, bfloat16=args.bfloat16))
     done = save_results(
         detector, args.input, args.output, threshold=args.threshold, batch_size=args.batch_size

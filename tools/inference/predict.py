@@ -1,7 +1,6 @@
 """Detect in pictures, videos or a camera with any trained or exported detector, and save what is found."""
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
@@ -9,6 +8,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from src import door
 from src.deploy import Detector, save_results
+from src.deploy.detector import OVERLAP, THRESHOLD
+from src.solver.logs import setup_logging
 
 
 def parse() -> argparse.Namespace:
@@ -20,10 +21,10 @@ def parse() -> argparse.Namespace:
     add("-i", "--input", required=True, help="picture, folder, 'pattern*.jpg', video, or a camera's number")
     add("-o", "--output", type=Path, default=Path("output/predictions"), help="folder (%(default)s)")
     add("--save", help="which of pictures,video,coco,csv (pictures or video, and coco)")
-    add("--threshold", type=float, default=0.4, help="least score of a detection (%(default)s)")
+    add("--threshold", type=float, default=THRESHOLD, help="least score of a detection (%(default)s)")
     add("--batch-size", type=int, default=1, help="pictures at a time (%(default)s)")
     add("--slice", type=int, metavar="PIXELS", help="look at large pictures also in tiles of this side")
-    add("--overlap", type=float, default=0.2, help="share of a tile that its neighbour sees (%(default)s)")
+    add("--overlap", type=float, default=OVERLAP, help="share of a tile its neighbour sees (%(default)s)")
     add("--size", type=int, nargs=2, metavar=("H", "W"), help="bring pictures to this height and width")
     add("--frames", type=int, help="stop after so many")
     add("-d", "--device", help="where a checkpoint runs: cpu, cuda, cuda:1 ... (a GPU if there is one)")
@@ -37,7 +38,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Parse, detect, say where the results are."""
     args = parse()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    setup_logging(None)
     detector = Detector.load(
         args.model,
         config=args.config,

@@ -1,7 +1,6 @@
 """Detect with a config and a checkpoint: `predict.py` under the flags of D-FINE's own script."""
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
@@ -9,6 +8,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from src import door
 from src.deploy import Detector, save_results
+from src.deploy.detector import THRESHOLD
+from src.solver.logs import setup_logging
 
 
 def parse() -> argparse.Namespace:
@@ -19,7 +20,7 @@ def parse() -> argparse.Namespace:
     add("-r", "--resume", type=Path, required=True, help="checkpoint")
     add("-i", "--input", required=True, help="picture, folder, 'pattern*.jpg', video, or a camera's number")
     add("-o", "--output", type=Path, default=Path("output/predictions"), help="folder (%(default)s)")
-    add("--threshold", type=float, default=0.4, help="least score of a detection (%(default)s)")
+    add("--threshold", type=float, default=THRESHOLD, help="least score of a detection (%(default)s)")
     add("--batch-size", type=int, default=1, help="pictures at a time (%(default)s)")
     add("-d", "--device", help="cpu, cuda, cuda:1 ... (a GPU if there is one)")
     add("--compile", action="store_true", help="compile the model first, for many pictures")
@@ -30,7 +31,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Parse, detect, say where the results are."""
     args = parse()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    setup_logging(None)
     detector = Detector.load(
         args.resume,
         config=args.config,
