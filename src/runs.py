@@ -39,20 +39,22 @@ def train(
     """
     setup_logging(None)
     restarted = distributed.has_begun()
-    stored: Checkpoint | None = None
-    if restarted or resume == "auto":
-        files = CheckpointFolder(Path(experiment.output_dir), keep=experiment.checkpoint_keep)
-        stored = newest_checkpoint(files)
+    files = CheckpointFolder(Path(experiment.output_dir), keep=experiment.checkpoint_keep)
+    stored = newest_checkpoint(files) if restarted or resume == "auto" else None
     # a worker that died before the first checkpoint starts as it did
     if stored is None and resume is not None and resume != "auto":
         stored = Checkpoint(Path(resume), read_checkpoint(Path(resume)))
+    if restarted and tune is not None:
+        tune = str(files.where_now(Path(tune)))
     pictures, report = _read(experiment, "train", "val")
     experiment = _seeded(_sized(experiment, device, stored), stored)
     trainer = build_trainer(experiment, device, pictures, resume=stored, tune=None if stored else tune)
     # only now: a run that cannot start leaves nothing behind
     folder = make_folder(experiment.output_dir)
-    if distributed.is_main() and not restarted:
-        trainer.files.claim(stored.path if stored else None, step=trainer.global_step)
+    distributed.barrier()  # every rank has read what is moved now
+    if distributed.is_main():
+        if stored is not None or not restarted:  # otherwise the folder is this run's already
+            files.claim(stored.path if stored else None, step=trainer.global_step)
         distributed.mark_begun()
     setup_logging(folder)
     if report is not None and report.findings:
@@ -128,17 +130,19 @@ def _seeded(experiment: Experiment, stored: Checkpoint | None) -> Experiment:
 def test(experiment: Experiment, device: torch.device, *, checkpoint: str | None) -> CocoMetrics:
     """COCO's numbers of a checkpoint on the evaluation pictures; `output_dir` gets eval.json and the report.
 
+    Args:
+        experiment: What it is a checkpoint of.
+        device: Where to evaluate.
+        checkpoint: A file; "auto" takes the best one of `output_dir`, or the newest good one where there is
+            no best.
+
     Raises:
-        ValueError: No checkpoint is named, or it is not one of this model.
+        ValueError: No checkpoint is named or there is none, or it is not one of this model.
     """
-    if checkpoint is None:
-        raise ValueError(
-            "--test-only evaluates a checkpoint: name it with -r, for instance -r output/NAME/best.pth"
-        )
     setup_logging(None)
+    path, state = _evaluated(experiment, checkpoint)
     model = build_model(experiment)
-    state = read_checkpoint(Path(checkpoint))
-    load_model(model, state, Path(checkpoint))
+    load_model(model, state, path)
     model.to(device).eval()
     precision = choose_precision(device, use_amp=experiment.use_amp, dtype=experiment.amp.dtype)
     names = class_names(state)
@@ -149,5 +153,24 @@ def test(experiment: Experiment, device: torch.device, *, checkpoint: str | None
     evaluation = build_evaluation(experiment, device, model, names, pictures)
     metrics, _ = evaluation(model, precision)
     folder, step = Path(experiment.output_dir), int(state.get("step", 0))
-    record_test(folder, evaluation, metrics, Path(checkpoint), step=step)
+    record_test(folder, evaluation, metrics, path, step=step)
     return metrics
+
+
+def _evaluated(experiment: Experiment, named: str | None) -> Checkpoint:
+    """The checkpoint that `test` is to evaluate, with its errors."""
+    if named is None:
+        raise ValueError(
+            "--test-only evaluates a checkpoint: name it with -r, for instance -r output/NAME/best.pth"
+        )
+    files = CheckpointFolder(Path(experiment.output_dir), keep=experiment.checkpoint_keep)
+    path = files.best if named == "auto" else Path(named)
+    if named != "auto" or path.exists():
+        return Checkpoint(path, read_checkpoint(path))
+    newest = files.newest_good()
+    if newest is None:
+        raise ValueError(
+            f"--test-only -r auto: there is no checkpoint in {files.folder}; name a file with -r, or the "
+            "folder of a run with --output-dir"
+        )
+    return newest

@@ -69,6 +69,14 @@ def build_schedule(
     return LambdaLR(optimizer, lambda step: rise(step) * fall(step))
 
 
+def set_rates(optimizer: Optimizer, schedule: LambdaLR) -> None:
+    """Give each group the rate of the present step, where `schedule.base_lrs` changed since the last one."""
+    for group, base, factor in zip(
+        optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
+    ):
+        group["lr"] = base * factor(schedule.last_epoch)
+
+
 def _warmup(warmup: WarmupKind | None, stated_steps: int, total_steps: int) -> Factor:
     """The rise over `stated_steps`, or over what the run has room for, which is said."""
     steps = effective_warmup_steps(stated_steps, total_steps=total_steps)

@@ -11,7 +11,15 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import REPLACE, read_checkpoint, save_checkpoint, sync_folder, temporary_of, written
+from .checkpoint import (
+    REPLACE,
+    Checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+    sync_folder,
+    temporary_of,
+    written,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +85,8 @@ class CheckpointFolder:
         self._clear()
         save_checkpoint(self.best, state)
 
-    def newest_good(self) -> tuple[Path, dict[str, Any]] | None:
-        """The first of `last.pth`, `last.1.pth`, ..., `best.pth` that is whole, and its content.
+    def newest_good(self) -> Checkpoint | None:
+        """The first of `last.pth`, `last.1.pth`, ..., `best.pth` that is whole.
 
         Each damaged one before it is named in a warning. None where there is no checkpoint of this run; those
         of a run that is being set aside are not.
@@ -97,7 +105,7 @@ class CheckpointFolder:
                 continue
             for fault in faults:
                 logger.warning("%s; taking %s instead", fault, path)
-            return path, content
+            return Checkpoint(path, content)
         if not faults:
             return None
         raise ValueError(
@@ -140,12 +148,23 @@ class CheckpointFolder:
         logger.info("set aside what an earlier run left in %s: %s are in %s now", self.folder, names, aside)
         return aside
 
+    def where_now(self, path: Path) -> Path:
+        """`path`, or where it lies since `set_aside` moved it."""
+        if path.exists() or path.resolve().parent != self.folder.resolve():
+            return path
+        moved = self.folder.glob(f"previous-*/{path.name}")
+        return max(moved, key=lambda found: found.parent.stat().st_mtime_ns, default=path)
+
     def claim(self, resumed: Path | None, *, step: int) -> None:
         """Make the folder that of the run which begins; what other runs left there is set aside, not lost.
 
+        `newest_good` is then the checkpoint that the run goes on from, or None.
+
         Args:
-            resumed: The checkpoint that it goes on from, if any. From another folder its best one is copied.
-            step: Steps that the run has behind it; its checkpoints of later ones, and damaged ones, go aside.
+            resumed: That checkpoint, if any; it becomes `last.pth`. From another folder the best one beside
+                it comes along.
+            step: Steps that the run has behind it; checkpoints of later ones, and damaged ones, go aside or
+                stay behind.
 
         Raises:
             ValueError: Files cannot be moved or copied.
@@ -154,9 +173,13 @@ class CheckpointFolder:
             self.set_aside()
         elif resumed.resolve().parent != self.folder.resolve():
             self.set_aside()
-            self._adopt_best(resumed.with_name(self.best.name))
+            self._adopt(resumed, self.last)
+            best = resumed.with_name(self.best.name)
+            if best.exists() and _step_of(best) <= step:
+                self._adopt(best, self.best)
         elif resumed.name != self.last.name:
             self._set_aside_later(step)
+            self._adopt(resumed, self.last)
 
     def _set_aside_later(self, step: int) -> None:
         later = [path for path in self._checkpoints() if _step_of(path) > step]
@@ -175,12 +198,17 @@ class CheckpointFolder:
         names = ", ".join(path.name for path in later)
         logger.info("set aside what comes after step %d: %s are in %s now", step, names, aside)
 
-    def _adopt_best(self, theirs: Path) -> None:
-        if not theirs.exists():
-            return
+    def _adopt(self, theirs: Path, own: Path) -> None:
+        temporary = temporary_of(own)
         try:
-            shutil.copyfile(theirs, temporary_of(self.best))
-            os.replace(temporary_of(self.best), self.best)
+            temporary.unlink(missing_ok=True)
+            try:
+                os.link(theirs.resolve(), temporary)
+            except OSError:  # another file system, or one without links
+                shutil.copyfile(theirs, temporary)
+            if own == self.last:
+                self._shift()
+            os.replace(temporary, own)
         except OSError as error:
             raise ValueError(f"{theirs} cannot be copied to {self.folder}: {error}") from error
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .. import distributed
+from ..optim import set_rates
 from .batch_size import BatchPlan
 from .checkpoint import Checkpoint
 from .checkpoint_folder import CheckpointFolder
@@ -37,7 +38,8 @@ class RunState:
             `best.pth`: a run that goes on from an older checkpoint would find a later best there.
         stale_evaluations: Evaluations since then.
         bad_steps: Steps in a row, up to now, whose gradients were not finite.
-        window: This rank's losses [number of losses] of each step since the last line of the log.
+        window: This rank's losses [number of losses] of each step since the last line of the log, but for
+            skipped ones.
     """
 
     epoch: int = 0
@@ -116,7 +118,7 @@ def newest_checkpoint(files: CheckpointFolder) -> Checkpoint | None:
         ValueError: All are damaged, or the ranks do not see the same one.
     """
     found, folder = files.newest_good(), files.folder
-    step = -1 if found is None else int(found[1].get("step", -1))
+    step = -1 if found is None else int(found.content.get("step", -1))
     if distributed.broadcast_int(step) != step:
         raise ValueError(
             f"{folder} holds another newest checkpoint here than on the main process: put output_dir on a "
@@ -124,8 +126,7 @@ def newest_checkpoint(files: CheckpointFolder) -> Checkpoint | None:
         )
     if found is None:
         logger.info("there is no checkpoint in %s yet: the run starts from its beginning", folder)
-        return None
-    return Checkpoint(*found)
+    return found
 
 
 def _load(path: Path, checkpoint: Mapping[str, Any], model: nn.Module, step: TrainingStep) -> None:
@@ -150,6 +151,7 @@ def _load(path: Path, checkpoint: Mapping[str, Any], model: nn.Module, step: Tra
     own_rates = step.schedule.base_lrs
     step.schedule.load_state_dict(checkpoint["lr_scheduler"])
     step.schedule.base_lrs = own_rates
+    set_rates(step.optimizer, step.schedule)
     if checkpoint["scaler"] and step.scaler.is_enabled():
         step.scaler.load_state_dict(checkpoint["scaler"])
 

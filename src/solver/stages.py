@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ..core import Experiment, StageSettings
 from ..data import Chances
+from ..optim import set_rates
 
 logger = logging.getLogger(__name__)
 
@@ -196,9 +197,8 @@ def release_backbone(model: nn.Module, stage: Stage, optimizer: Optimizer, sched
         named: dict[Trainable, int | None] = {"frozen": 0, "all": None}
         backbone.set_trainable_blocks(named[stage.backbone] if stage.backbone in named else stage.backbone)
     for i in backbone_groups(model, [stage], optimizer):
-        group = optimizer.param_groups[i]
-        schedule.base_lrs[i] = group["initial_lr"] * stage.backbone_lr_factor
-        group["lr"] = schedule.base_lrs[i] * schedule.lr_lambdas[i](schedule.last_epoch)
+        schedule.base_lrs[i] = optimizer.param_groups[i]["initial_lr"] * stage.backbone_lr_factor
+    set_rates(optimizer, schedule)
 
 
 def backbone_groups(model: nn.Module, stages: Sequence[Stage], optimizer: Optimizer) -> list[int]:

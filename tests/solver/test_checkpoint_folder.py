@@ -95,7 +95,7 @@ def test_the_newest_few_are_kept_in_order(run: CheckpointFolder) -> None:
     assert steps(run.folder) == {"best.pth": 2, "last.1.pth": 3, "last.2.pth": 2, "last.pth": 4}
     assert (run.last, run.best) == (run.folder / "last.pth", run.folder / "best.pth")
     found = run.newest_good()
-    assert found is not None and (found[0], found[1]["step"]) == (run.last, 4)
+    assert found is not None and (found.path, found.content["step"]) == (run.last, 4)
 
 
 @pytest.mark.parametrize(("keep", "kept"), [(1, {"last.pth": 5}), (2, {"last.1.pth": 4, "last.pth": 5})])
@@ -265,6 +265,109 @@ def test_what_cannot_be_moved_aside_is_said(run: CheckpointFolder, monkeypatch: 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(ValueError, match="cannot be moved aside: .*Read-only.*--output-dir"):
         run.set_aside()
+
+
+def make_other(folder: Path, *, best: int) -> CheckpointFolder:
+    """A run of steps 30 and 70, to go on from elsewhere."""
+    other = CheckpointFolder(folder, keep=3)
+    save_steps(other, 30, 70)
+    other.save_best(make_state(best))
+    return other
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("earlier", [0, 2])
+def test_a_folder_that_is_claimed_to_go_on_elsewhere_gives_that_checkpoint_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool, earlier: int
+) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", without_links)
+    other = make_other(tmp_path / "other", best=50)
+    left = {"last.1.pth": 30, "last.pth": 70, "best.pth": 50}
+
+    def prepare(folder: Path) -> CheckpointFolder:
+        run = CheckpointFolder(folder, keep=3)
+        run.folder.mkdir()
+        save_steps(run, *range(1, earlier + 1))
+        return run
+
+    def claim(run: CheckpointFolder) -> None:
+        run.claim(other.last, step=70)
+
+    for run in killed_everywhere(prepare, claim, tmp_path):
+        found = run.newest_good()
+        assert found is None or found.content["step"] in {earlier, 70}
+        claim(run)  # as the next attempt does, which has not begun yet
+        assert steps(run.folder) == {"last.pth": 70, "best.pth": 50}
+        save_steps(run, 71)
+        assert steps(run.folder) == {"last.pth": 71, "last.1.pth": 70, "best.pth": 50}
+        assert steps(other.folder) == left
+        assert not list(run.folder.glob("*.tmp"))
+
+
+def test_a_best_checkpoint_of_later_than_the_resumed_one_stays_behind(
+    run: CheckpointFolder, tmp_path: Path
+) -> None:
+    other = make_other(tmp_path / "other", best=60)
+    run.folder.mkdir()
+    run.claim(other.folder / "last.1.pth", step=30)
+    assert steps(run.folder) == {"last.pth": 30}
+    damage(other.best)
+    run.claim(other.last, step=70)
+    assert steps(run.folder) == {"last.pth": 70}
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+@pytest.mark.parametrize("links", [True, False])
+def test_going_on_from_the_best_puts_it_before_older_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool, keep: int
+) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", without_links)
+    run = CheckpointFolder(tmp_path, keep=keep)
+    save_steps(run, 10, 20)
+    run.save_best(make_state(25))
+    run.claim(run.best, step=25)
+    found = run.newest_good()
+    assert found is not None and found.content["step"] == 25
+    newest = dict(zip(["last.pth", "last.1.pth", "last.2.pth"][:keep], [25, 20, 10], strict=False))
+    assert steps(run.folder) == {**newest, "best.pth": 25}
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_kill_after_a_damaged_one_was_passed_over_loses_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", without_links)
+
+    def prepare(folder: Path) -> CheckpointFolder:
+        run = CheckpointFolder(folder, keep=2)
+        save_steps(run, 1, 2)
+        damage(run.last)
+        return run
+
+    def go_on(run: CheckpointFolder) -> None:
+        found = run.newest_good()
+        assert found is not None
+        run.claim(found.path, step=1)
+        save_steps(run, 3)
+
+    for run in killed_everywhere(prepare, go_on, tmp_path):
+        found = run.newest_good()
+        assert found is not None and found.content["step"] in {1, 3}
+
+
+def test_what_was_set_aside_is_found_where_it_is_now(run: CheckpointFolder, tmp_path: Path) -> None:
+    best, elsewhere = run.best, tmp_path / "best.pth"
+    assert run.where_now(best) == best
+    for number in (1, 2):
+        run.save_best(make_state(number))
+        assert run.where_now(best) == best
+        run.set_aside()
+        assert run.where_now(best) == run.folder / f"previous-{number}" / "best.pth"
+    assert run.where_now(run.last) == run.last
+    assert run.where_now(elsewhere) == elsewhere
 
 
 def test_what_an_older_version_wrote_is_taken(run: CheckpointFolder) -> None:

@@ -105,6 +105,7 @@ def assert_one_message(status: int, err: str, words: list[str]) -> None:
         (["-r", "/nowhere.pth"], ["/nowhere.pth"]),
         (["-t", "/nowhere.pth"], ["/nowhere.pth"]),
         (["--test-only"], ["-r"]),
+        (["--test-only", "-r", "auto"], ["-r auto", "no checkpoint in", "output"]),
         (["--output-dir", "/proc/nowhere"], ["/proc/nowhere", "--output-dir"]),
         (
             ["-u", "DINOv3Backbone.checkpoint_path=/nowhere.pth", "DINOv3Backbone.pretrained=True"],
@@ -186,6 +187,11 @@ def test_train_then_resume_tune_and_test(call: Door, tiny_config: Config, tmp_pa
     assert status == 0
     assert "AP50" in out
     assert "circle" in out
+    for name in ("best.pth", "last.pth"):
+        assert call("-c", config, "--test-only", "-r", "auto")[0] == 0
+        line = json.loads((output / "metrics.jsonl").read_text().splitlines()[-1])
+        assert line["checkpoint"] == str(output / name)
+        (output / name).unlink()
 
 
 def test_pictures_of_any_mode_train(

@@ -175,6 +175,7 @@ def test_a_resumed_run_obeys_a_new_learning_rate(tiny_config: Config) -> None:
     changed = assembly.load(folder.parent / "tiny.yml", ["optimizer.lr=7e-5"])
     stored = Checkpoint(folder / "last.pth", read_checkpoint(folder / "last.pth"))
     trainer = assembly.build_trainer(changed, CPU, resume=stored)
+    assert [group["lr"] for group in trainer.step.optimizer.param_groups] == [1e-4, 7e-5]  # of its first step
     trainer.fit()
     assert losses(folder)[-1]["lr_1"] == pytest.approx(7e-5)
 
