@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from src import distributed, door
 from src.assembly import build_criterion, build_model, load
 from src.solver.bad_step import bad_gradients, bad_words, read_bad_step, replay
+from src.solver.guides import build_guidance
 from src.solver.precision import choose_precision
 
 
@@ -37,7 +38,8 @@ def main() -> None:
     model = build_model(experiment).to(device)
     amp = experiment.amp
     precision = choose_precision(device, use_amp=experiment.use_amp, dtype=amp.dtype, opt_level=amp.opt_level)
-    result = replay(bad, model, build_criterion(experiment).to(device), precision, device)
+    guidance = build_guidance(experiment, model, device)
+    result = replay(bad, model, build_criterion(experiment).to(device), precision, device, guidance)
     pictures = [i for batch in bad.batches for i in batch.targets.image_ids]
     print(f"step {bad.step} of epoch {bad.epoch}, rank {bad.rank}, pictures {pictures}")
     print("then: " + bad_words(bad.losses, bad.gradients))

@@ -13,6 +13,7 @@ from ..data import to_device_images
 from ..distributed import rank, seed_everything
 from ..structures import Batch, Targets
 from .checkpoint import read_checkpoint, save_checkpoint
+from .guidance import Guidance
 from .precision import Precision
 from .step import Criterion, StepResult, TrainingStep
 
@@ -35,6 +36,7 @@ class BadStep(NamedTuple):
         scale: What the loss was multiplied by; 1 without scaling.
         model: The model's state dict.
         config: The experiment as YAML.
+        guidance: What a checkpoint keeps of it; None without one.
     """
 
     batches: Sequence[Batch]
@@ -49,6 +51,7 @@ class BadStep(NamedTuple):
     scale: float
     model: Mapping[str, Any]
     config: str
+    guidance: Mapping[str, Any] | None = None
 
 
 def bad_step(
@@ -78,6 +81,7 @@ def bad_step(
         scale=scaling["scale"] / scaling["backoff_factor"] if scaling else 1.0,
         model=model.state_dict(),
         config=config,
+        guidance=step.guidance.state_dict() if step.guidance else None,
     )
 
 
@@ -143,7 +147,12 @@ def _first(words: Sequence[str]) -> str:
 
 
 def replay(
-    bad: BadStep, model: nn.Module, criterion: Criterion, precision: Precision, device: torch.device
+    bad: BadStep,
+    model: nn.Module,
+    criterion: Criterion,
+    precision: Precision,
+    device: torch.device,
+    guidance: Guidance | None = None,
 ) -> StepResult:
     """Do the step again, on one process, up to the update; its gradients stay on `model`.
 
@@ -157,17 +166,28 @@ def replay(
         criterion: Likewise.
         precision: Likewise.
         device: Where to compute.
+        guidance: Likewise; it gets what the step's had learnt.
 
     Raises:
         RuntimeError: The model is another one.
+        ValueError: The guidance is another one, or the file does not hold it.
     """
     model.load_state_dict(bad.model)
+    if guidance is not None:
+        if bad.guidance is None:
+            raise ValueError(
+                "the skipped step holds nothing of its distillation or gram_anchoring; replay it without, by "
+                "-u distillation=null gram_anchoring=null"
+            )
+        guidance.load_state_dict(bad.guidance)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in bad.frozen)
     model.train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    optimizer = torch.optim.SGD((guidance.guided if guidance else model).parameters(), lr=0.0)
     schedule = LambdaLR(optimizer, lambda _: 1.0)
-    step = TrainingStep(model, criterion, optimizer, schedule, None, precision, clip_max_norm=0.0)
+    step = TrainingStep(
+        model, criterion, optimizer, schedule, None, precision, clip_max_norm=0.0, guidance=guidance
+    )
     if step.scaler.is_enabled():
         step.scaler.load_state_dict({**step.scaler.state_dict(), "scale": bad.scale})
     on_device = [batch.to(device) for batch in bad.batches]

@@ -20,8 +20,10 @@ from src.door import Interrupted
 from src.nn.backbone.vit import ViTShape
 from src.nn.deploy import to_deploy
 from src.solver import guides
+from src.solver.bad_step import bad_gradients, read_bad_step, replay
 from src.solver.batch_size import BatchPlan
 from src.solver.checkpoint import Checkpoint, read_checkpoint
+from src.solver.precision import Precision
 from src.solver.resume import stored_state
 from src.solver.trainer import Trainer
 from src.teachers import DinoV3Teacher, FeatureKind, FeatureWriter
@@ -129,6 +131,34 @@ def test_the_anchor_is_the_first_run_s_vit(tiny_config: Config, guided: Path) ->
     anchor, vit = guidance.anchor.vit.state_dict(), trainer.model.backbone.vit.state_dict()
     assert same({f"vit.{name}": value for name, value in anchor.items()}, stored["guidance"]["anchor"])
     assert not same(dict(anchor), dict(vit))
+
+
+def test_a_skipped_step_is_repeated_with_its_guidance(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(**PLAN, max_bad_steps=1)
+    enter = Trainer._enter
+
+    def spoil(self: Trainer, *rest: Any) -> Any:
+        model, guidance = enter(self, *rest), self.step.guidance
+        assert guidance is not None and guidance.guided.projector is not None
+        with torch.no_grad():
+            guidance.guided.projector.bias[0] = float("nan")
+        return model
+
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="loss_distill nan"):
+        patch.setattr(Trainer, "_enter", spoil)
+        train(config, tmp_path / "run")
+    bad = read_bad_step(tmp_path / "run" / "bad_step_0.pth")
+    experiment = assembly.load(config)
+    model, criterion = assembly.build_model(experiment), assembly.build_criterion(experiment)
+    guidance = guides.build_guidance(experiment, model, CPU)
+    again = replay(bad, model, criterion, Precision("cpu", None), CPU, guidance)
+    assert not again.finite and bad_gradients(model) == bad.gradients
+    told = torch.tensor(list(bad.losses.values()))
+    torch.testing.assert_close(again.losses, told, rtol=0, atol=0, equal_nan=True)
+    with pytest.raises(ValueError, match="holds nothing of its distillation"):
+        replay(bad._replace(guidance=None), model, criterion, Precision("cpu", None), CPU, guidance)
 
 
 def test_off_is_off(tiny_config: Config, guided: Path) -> None:
