@@ -21,10 +21,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-c", "--config", required=True, metavar="FILE", help="YAML file of the experiment")
     parser.add_argument(
-        "-r",
-        "--resume",
-        metavar="FILE",
-        help="go on from it, or evaluate it; auto: the newest, with --test-only the best",
+        "-r", "--resume", metavar="FILE", help="go on from it, or evaluate it; auto: the newest, the best"
     )
     parser.add_argument("-t", "--tuning", metavar="FILE", help="start from this checkpoint's weights")
     parser.add_argument("-d", "--device", help="cpu, cuda or cuda:N; a GPU if there is one")
