@@ -134,8 +134,17 @@ def write_annotations(path: Path) -> None:
 
 
 def read_nothing(path: Path) -> Callable[[], None]:  # noqa: ARG001 (stands beside the others)
-    """What a process costs without annotations."""
-    return lambda: None
+    """What a process costs that keeps nothing, and takes as often what a picture's objects take.
+
+    A small allocation goes where the parent left a gap, and so makes a page the worker's own.
+    """
+    boxes, labels = torch.zeros(NUM_BOXES // NUM_PICTURES, 4), torch.zeros(NUM_BOXES // NUM_PICTURES)
+
+    def read() -> None:
+        for _ in range(NUM_PICTURES):
+            boxes.clone(), labels.clone()
+
+    return read
 
 
 def read_dicts(path: Path) -> Callable[[], None]:
