@@ -50,8 +50,9 @@ def assert_frugal(exported, model: DeployModel, most: int) -> None:
 def test_a_small_model(repo_root: Path, tmp_path: Path) -> None:
     exported, model = export(repo_root / "configs/dfine/dfine_dinov3_demo.yml", SMALL, tmp_path)
     # the model for COCO has no part more than four times as often (12 blocks, 4 layers), and 1,178 nodes when
-    # this one has 644: the 26 more that are allowed here are at most 104 there, of the 1,500 that it may have
-    assert_frugal(exported, model, 670)
+    # this one has 644 (torch 2.15; 2.10 writes 695): the 56 more that are allowed here are at most 224 there,
+    # of the 1,500 that it may have
+    assert_frugal(exported, model, 700)
     assert verify_onnx(exported.path, model, batch=1).num_compared > 40
 
 
